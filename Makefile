@@ -1,0 +1,38 @@
+# Everything runs in a virtual environment inside the checkout; each target sets it up when it is not there yet.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint types bench browser
+
+install: .venv/.installed
+
+# torch and torchvision come in one command on purpose: a torchvision built for another torch fails on import.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("latentprint needs Python 3.11 or later: make PYTHON=python3.11 install" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# --resume: typed again after an interruption, it goes on where it stopped.
+demo: install
+	$(BIN)/latentprint demo --out runs/demo --resume
+
+test: install browser
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/python -m ruff check src tests
+
+types: install
+	$(BIN)/python -m mypy
+
+bench: install
+	$(BIN)/latentprint bench all
+
+# The test of the report page opens it in Chromium, and is skipped where there is none.
+browser:
+	@command -v chromium >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && timeout 300 apt-get update -qq \
+	     && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -qq chromium >/dev/null; } \
+	|| echo "no chromium here: the tests that open the report in it will be skipped"

@@ -1,0 +1,159 @@
+"""Flags that distrust our own numbers.
+
+A check looks at one thing that would make an audit's numbers mean less than they seem to. Most return a
+``Flag``, or None when all is well, for ``enforce`` to gather; those about what nothing can run with raise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from latentprint.errors import UserError
+from latentprint.metrics.image import range_fault
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something that weakens (warning) or voids (error) an audit, in one sentence for the reader."""
+
+    name: str
+    level: Literal["warning", "error"]
+    message: str
+
+
+def enforce(flags: Iterable[Flag | None]) -> list[str]:
+    """The warnings' sentences, in order.
+
+    Raises:
+        UserError: a flag is an error; its sentence, and those of all other errors.
+    """
+    raised = [flag for flag in flags if flag]
+    errors = [flag.message for flag in raised if flag.level == "error"]
+    if errors:
+        raise UserError("; ".join(errors))
+    return [flag.message for flag in raised]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 (hex) over the sorted names, types, shapes and bytes of a module's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_tensors(module).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode() + _bytes(tensor))
+    return digest.hexdigest()
+
+
+def evaluator_is_victim(name: str, evaluator: nn.Module, victim: nn.Module) -> Flag | None:
+    """Error when evaluator ``name`` is the victim itself or has its weights, whatever wraps them."""
+    if not _same_model(evaluator, victim):
+        return None
+    return Flag("evaluator-is-victim", "error",
+                f'evaluator "{name}" is the victim itself or a copy of its weights: choose another one')
+
+
+def same_architecture(name: str, evaluator_architecture: str, victim_architecture: str) -> Flag | None:
+    """Error when evaluator ``name`` has the victim's architecture: one image could fool both."""
+    if evaluator_architecture != victim_architecture:
+        return None
+    return Flag("same-architecture", "error",
+                f'evaluator "{name}" and the victim are both {victim_architecture}: choose another kind')
+
+
+def judge_is_teacher(judge: nn.Module, teacher: nn.Module) -> Flag | None:
+    """Error when the recogniser that judges is the one the attack optimised."""
+    if not _same_model(judge, teacher):
+        return None
+    return Flag("judge-is-teacher", "error",
+                "the judge is the teacher that the attack optimises, or a copy of it: choose another one")
+
+
+def evaluator_weak(name: str, accuracy: float, at_least: float = 0.9) -> Flag | None:
+    """Warning when an evaluator's accuracy on held-out photos, in [0, 1], is below the bound."""
+    if accuracy >= at_least:
+        return None
+    return Flag("evaluator-weak", "warning",
+                f'evaluator "{name}" recognises {accuracy:.1%} of held-out photos (below {at_least:.0%}): '
+                "the evaluators' numbers mean little")
+
+
+def ceiling_low(ceiling: float, at_least: float = 0.8) -> Flag | None:
+    """Warning when real held-out photos reach less than the bound on the headline metric, both in [0, 1]."""
+    if ceiling >= at_least:
+        return None
+    return Flag("ceiling-low", "warning",
+                f"real held-out photos reach only {ceiling:.1%} (below {at_least:.0%}): "
+                "the scale of the leak is short and its value uncertain")
+
+
+def zero_gradient(gradients: Tensor, at_most: float = 0.05) -> Flag | None:
+    """Warning when more than a share of the samples get no gradient from the victim.
+
+    Args:
+        gradients: ``(B, ...)`` of the attack's loss on the victim, by sample.
+    """
+    share = float((gradients.flatten(1).abs().amax(1) == 0).double().mean())
+    if share <= at_most:
+        return None
+    return Flag("zero-gradient", "warning",
+                f"the victim gives no gradient for {share:.0%} of the samples: "
+                "a low leak may be masked gradients, not privacy")
+
+
+def constant_reconstructions(images: Tensor, at_least: float = 1 / 255) -> Flag | None:
+    """Warning when reconstructions hardly differ from each other; a single one has nothing to differ from.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1].
+        at_least: standard deviation over the batch, averaged over pixels; one grey level by default.
+    """
+    spread = float(images.std(0, correction=0).mean())
+    if len(images) < 2 or spread >= at_least:
+        return None
+    return Flag("constant-reconstructions", "warning",
+                f"the reconstructions hardly differ from each other (standard deviation {spread:.4f}): "
+                "the attack has collapsed to one face")
+
+
+def victim_outputs(n_outputs: int, n_classes: int) -> None:
+    """Raises UserError when the victim does not answer with one number a class."""
+    if n_outputs != n_classes:
+        raise UserError(f"the victim has {n_outputs} outputs but there are {n_classes} classes: "
+                        "it needs one output a class")
+
+
+def nan_weights(module: nn.Module, name: str) -> None:
+    """Raises UserError naming the first tensor of the module's state that is not finite."""
+    for key, tensor in _tensors(module).items():
+        if not tensor.isfinite().all():
+            raise UserError(f'{name}: the weights "{key}" contain NaN or infinite values')
+
+
+def image_range(images: Tensor, name: str) -> None:
+    """Raises UserError when images, any float shape, are not finite and within [0, 1]."""
+    if fault := range_fault(images):
+        raise UserError(f"{name}: images must lie in [0, 1], got {fault}")
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state without the extra state that is no tensor."""
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _same_model(first: nn.Module, second: nn.Module) -> bool:
+    """The same object, or the same parameters under any names (a wrapper renames them and adds buffers)."""
+    mine, other = _parameter_digests(first), _parameter_digests(second)
+    return first is second or (bool(mine) and mine == other)
+
+
+def _parameter_digests(module: nn.Module) -> list[bytes]:
+    return sorted(hashlib.sha256(_bytes(p)).digest() for p in module.parameters())
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    # viewed as uint8, for NumPy has no bfloat16; flattened first, for a scalar has no last dimension to view
+    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()

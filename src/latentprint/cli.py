@@ -1,0 +1,267 @@
+"""The command line. Each command imports what it needs when it runs, so that ``--help`` answers at once.
+
+Exit codes: 0 done; 1 ``gate`` found a number above its bound, or ``doctor`` something missing; 2 the user's
+input is wrong, in one sentence on stderr; 3 the run broke down; 70 a fault of this program; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import typer
+
+from latentprint.errors import RunFailed, UserError
+
+
+def _group(help: str, epilog: str | None = None) -> typer.Typer:
+    return typer.Typer(help=help, epilog=epilog, no_args_is_help=True, add_completion=False,
+                       pretty_exceptions_enable=False, rich_markup_mode="markdown")  # fmt: skip
+
+
+app = _group(
+    "Measure what vision models give away about the people they saw. Start with `latentprint demo`.",
+    "For models that you own or may test. The default data is procedural: no real person is in it.",
+)
+audit = _group("Attack a model as an adversary would and report the leak, from floor (0) to ceiling (1).")
+defend = _group("Train a defended model, then audit it.")
+pretrain = _group("Train one of the networks that an audit builds on; the packaged ones were made this way.")
+study = _group("Run an audit over seeds and settings, with statistics.")
+for name, group in {"audit": audit, "defend": defend, "pretrain": pretrain, "study": study}.items():
+    app.add_typer(group, name=name)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in YAML, over those of the preset.")
+]
+Preset = Annotated[str, typer.Option(metavar="NAME", help="tiny for tests, small, full for GPUs.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, over all others; repeat for more."),
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Run directory, by default runs/COMMAND-PRESET.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short in --out.")]
+HelpKeys = Annotated[bool, typer.Option("--help-keys", help="List every setting with its default, and exit.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as YAML, and exit.")]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+
+
+class Job(NamedTuple):
+    """A command that is a function of typed settings and a run directory."""
+
+    config: type[Any]
+    presets: Mapping[str, Mapping[str, Any]]
+    run: Callable[[Any, Path, bool], dict[str, Any]]
+
+
+def _add_job(
+    group: typer.Typer,
+    command: str,
+    load: Callable[[], Job],
+    finish: Callable[[Mapping[str, Any], Path], None],
+    help: str,
+) -> None:
+    """Register ``command`` with the options that all jobs share."""
+    name = command.replace(" ", "-")
+    example = f"`latentprint {command} --preset tiny --set seed=1 --out runs/first`"
+
+    @group.command(command.split()[-1], help=help, epilog=example)
+    def job_command(
+        config: ConfigFile = None, preset: Preset = "small", sets: Sets = None, out: Out = None,
+        resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False,
+    ) -> None:  # fmt: skip
+        from rich.console import Console
+
+        from latentprint import console
+        from latentprint.config import describe, load_config, to_yaml
+
+        job = load()
+        if help_keys:
+            Console().print(console.keys_table(describe(job.config)))
+            return
+        settings = load_config(job.config, preset, config, sets or (), command, job.presets)
+        if dry_run:
+            typer.echo(to_yaml(settings), nl=False)
+            return
+        target = out or Path("runs") / f"{name}-{config.stem if config else preset}"
+        finish(job.run(settings, target, resume), target)
+
+
+def _audit_label() -> Job:
+    from latentprint.label.audit import run_audit
+    from latentprint.label.presets import PRESETS, LabelConfig
+
+    return Job(LabelConfig, PRESETS, run_audit)
+
+
+def _pretrain(what: str) -> Job:
+    module = importlib.import_module(f"latentprint.pretrain.{what}")
+    return Job(getattr(module, f"{what.capitalize()}Config"), module.PRESETS, module.pretrain)
+
+
+def _show_report(report: Mapping[str, Any], out: Path) -> None:
+    """Render the page and print the summary, in the process that writes."""
+    from rich.console import Console
+
+    from latentprint.console import summary
+    from latentprint.engine.loop import is_main
+    from latentprint.report.html import render_run
+
+    if is_main():
+        page = render_run(out)
+        Console().print(*summary(report), sep="\n")
+        typer.echo(f"report: {page}")
+
+
+def _show_recorded(result: Mapping[str, Any], out: Path) -> None:
+    from rich.console import Console
+
+    from latentprint.console import recorded
+    from latentprint.engine.loop import is_main
+
+    if is_main():
+        Console().print(recorded(result))
+        typer.echo(f"run: {out}")
+
+
+_add_job(
+    audit, "audit label", _audit_label, _show_report,
+    "How much a classifier's outputs and gradients give away of the faces of its classes.",
+)  # fmt: skip
+for what, purpose in {
+    "codec": "The autoencoder between images and latents.",
+    "recogniser": "A face-recognition network: the teacher, or with `--preset judge` the judge.",
+    "prior": "The face-swap diffusion prior.",
+    "attributes": "The network that reads pose, expression and light.",
+}.items():
+    _add_job(pretrain, f"pretrain {what}", partial(_pretrain, what), _show_recorded, purpose)
+
+
+def _add_later(group: typer.Typer, command: str) -> None:
+    """Register a command of a coming version: it takes any options and says that it is not there yet."""
+
+    @group.command(
+        command.split()[-1],
+        help="Not available in this version.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    def later_command() -> None:
+        raise UserError(f"'latentprint {command}' is not available in this version; 'audit label' is")
+
+
+for group, command in (
+    (audit, "audit template"), (audit, "audit feature"),
+    (defend, "defend label"), (defend, "defend template"), (defend, "defend feature"),
+    (study, "study run"), (study, "study show"),
+):  # fmt: skip
+    _add_later(group, command)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory.")] = Path("runs/demo"),
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Another size, such as tiny.")] = None,
+    resume: Resume = False,
+) -> None:
+    """The main job on procedural faces, some minutes on two CPU cores: ends with a report to open."""
+    from latentprint.demo import run_demo
+
+    _show_report(run_demo(out, resume=resume, preset=preset), out)
+
+
+@app.command()
+def report(directory: RunDirectory) -> None:
+    """Write report.html again from report.json and the run's files."""
+    from latentprint.report.html import render_run
+
+    typer.echo(f"report: {render_run(directory)}")
+
+
+@app.command(epilog="`latentprint gate runs/demo --max label.leak=0.2 --max label.metrics.top1=0.5`")
+def gate(
+    directory: RunDirectory,
+    most: Annotated[
+        list[str], typer.Option("--max", metavar="PATH=NUMBER", help="The most allowed; repeat for more.")
+    ],
+    bound: Annotated[
+        Literal["value", "high"], typer.Option(help="The measured value, or the upper end of its interval.")
+    ] = "value",
+) -> None:
+    """Exit 1 when a number of an audit is above its bound: for the release checks of models."""
+    from latentprint.gate import check
+
+    checks = check(directory, most, bound)
+    for item in checks:
+        verdict = "within" if item.passed else "ABOVE"
+        typer.echo(f"{item.path} = {item.measured:.4g} is {verdict} {item.most:.4g}")
+    if not all(item.passed for item in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which, or all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON.")] = False,
+) -> None:
+    """The project's benchmarks: ratios measured side by side in one run. Without a name, list them."""
+    from rich.console import Console
+
+    from latentprint.bench import BENCHES
+    from latentprint.console import rows_table
+    from latentprint.keys import did_you_mean
+
+    if name is None:
+        typer.echo("\n".join(BENCHES))
+    elif name != "all" and name not in BENCHES:
+        raise UserError(f"unknown benchmark '{name}'; {did_you_mean(name, BENCHES)}")
+    else:
+        rows = {each: BENCHES[each]() for each in (BENCHES if name == "all" else [name])}
+        if as_json:
+            typer.echo(json.dumps(rows, indent=1))
+        else:
+            Console().print(*(rows_table(each, found) for each, found in rows.items()))
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, which devices and assets there are, what is missing and how to get it."""
+    from rich.console import Console
+
+    from latentprint.console import findings_table
+    from latentprint.doctor import examine
+
+    rows = examine()
+    Console().print(findings_table(rows))
+    if any(row.ok is False for row in rows):
+        raise typer.Exit(1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; a traceback only with ``LATENTPRINT_TRACEBACK=1``."""
+    try:
+        app(args=argv, prog_name="latentprint")
+    except SystemExit as end:  # how typer always returns
+        code = end.code if isinstance(end.code, int) else 0
+        return _fail("interrupted; a run goes on with --resume", code) if code == 130 else code
+    except UserError as error:
+        return _fail(f"error: {error}", 2)
+    except RunFailed as error:
+        return _fail(f"failed: {error}", 3)
+    except Exception as error:
+        return _fail(f"unexpected {type(error).__name__}: {error} (LATENTPRINT_TRACEBACK=1 shows where)", 70)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("LATENTPRINT_TRACEBACK") == "1":
+        traceback.print_exc()
+    print(" ".join(message.split()), file=sys.stderr)
+    return code

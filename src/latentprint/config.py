@@ -1,0 +1,186 @@
+"""Typed settings: defaults, then a preset, then a YAML file, then ``--set key=value``.
+
+The settings of a run are one frozen :class:`Config`. Everything a user can get wrong in them (a key, a type,
+a range, a file) becomes one ``UserError`` sentence that names the dotted key, what was given and what was
+expected. Dots separate the levels everywhere; a number picks an item of a list, as in ``stages.2.steps``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from latentprint.complaints import Layer, sentence, shown
+from latentprint.errors import UserError
+from latentprint.keys import KIND, Key, describe, did_you_mean
+
+__all__ = ["Config", "Key", "config_hash", "describe", "load_config", "to_yaml"]
+
+NO_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
+class Config(BaseModel):
+    """A frozen group of settings; groups nest. A field's ``description`` is its help text.
+
+    Strict: text is never read as a number nor 1 as true; a whole number serves where a number is asked for.
+    NaN and infinity are refused; ``None`` says "no bound". Where a field takes one of several groups, a key
+    ``kind`` tells them apart, and giving another kind than the one there starts that group afresh.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(
+    cls: type[C],
+    preset: str | None = None,
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    channel: str = "config",
+    presets: Mapping[str, Mapping[str, Any]] = NO_PRESETS,
+) -> C:
+    """The settings of one run, later sources over earlier ones.
+
+    Args:
+        preset: a key of ``presets``, whose values are nested or dotted overrides; None for the defaults.
+        file: a YAML mapping (YAML 1.1, but ``1e-4`` is a number).
+        sets: ``key=value`` texts, the value in YAML.
+        channel: begins every message.
+
+    Raises:
+        UserError: one sentence on the first thing wrong.
+    """
+    try:
+        layers = [] if preset is None else [_preset_layer(preset, presets)]
+        layers += [] if file is None else [_file_layer(file)]
+        layers += [_set_layers(sets)]
+        tree = reduce(_merge, (layer.tree for layer in layers), _default_tree(cls))
+        return _validated(cls, tree, layers)
+    except UserError as error:
+        raise UserError(f"{channel}: {error}") from None
+
+
+def to_yaml(config: Config) -> str:
+    """The complete settings as YAML, which :func:`load_config` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: Config) -> str:
+    """First 12 hex digits of the SHA-256 of the settings as canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# ---- the sources ----
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with two traps closed: ``1e-4`` is a number, and a key written twice is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key '{key.value}' is written twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse(text: str, where: str) -> Any:
+    """The YAML ``text`` in JSON's terms: dates become text, keys too."""
+    try:
+        return json.loads(json.dumps(yaml.load(text, Loader=_Loader), default=str))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{where} is not valid YAML: {problem}{place}") from None
+
+
+def _preset_layer(name: str, presets: Mapping[str, Mapping[str, Any]]) -> Layer:
+    if name not in presets:
+        raise UserError(f"unknown preset '{name}'; {did_you_mean(name, presets)}")
+    return Layer(f"preset {name}", _nest(presets[name]))
+
+
+def _file_layer(file: Path) -> Layer:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the config file {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the config file {file} is not UTF-8 text") from None
+    content = _parse(text, f"the config file {file}")
+    if not isinstance(content, dict | None):
+        raise UserError(f"the config file {file} should hold 'key: value' lines, not {shown(content)}")
+    return Layer(str(file), _nest(content or {}))
+
+
+def _set_layers(sets: Sequence[str]) -> Layer:
+    return Layer("--set", reduce(_merge, map(_set_tree, sets), {}))
+
+
+def _set_tree(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {shown(text)} should be key=value, as in --set seed=1")
+    return _nest({key.strip(): _parse(value, f"--set {key.strip()}: {shown(value)}")})
+
+
+def _default_tree(cls: type[Config]) -> dict[str, Any]:
+    return cls.model_construct().model_dump(mode="json")  # unvalidated: a required key is still missing here
+
+
+def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings: ``{"a.b": 1, "a": {"c": 2}}`` gives ``{"a": {"b": 1, "c": 2}}``."""
+    tree: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if not all(key.split(".")):
+            raise UserError(f"the key '{key}' has an empty part; keys are written a.b=value or nested")
+        branch = _nest(value) if isinstance(value, Mapping) else value
+        for part in reversed(key.split(".")):
+            branch = {part: branch}
+        tree = _merge(tree, branch)
+    return tree
+
+
+def _merge(base: Any, override: Any) -> Any:
+    """``override`` over ``base``: mappings by key, ``{"2": ...}`` into item 2 of a list, else replaced.
+
+    A mapping of another kind replaces the one that was there: its other keys would not fit.
+    """
+    if not isinstance(override, dict):
+        return override
+    if isinstance(base, list) and override.keys() <= {str(index) for index in range(len(base))}:
+        return [_merge(item, override.get(str(index), item)) for index, item in enumerate(base)]
+    if isinstance(base, dict) and base.get(KIND) in (None, override.get(KIND, base.get(KIND))):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in override.items()}}
+    return override
+
+
+def _validated(cls: type[C], tree: dict[str, Any], layers: Sequence[Layer]) -> C:
+    try:
+        # As JSON: strict about text and numbers, while a list still makes a tuple and a text a path.
+        return cls.model_validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise UserError(sentence(cls, error.errors(), tree, layers)) from None

@@ -1,0 +1,102 @@
+"""What the terminal shows after a run: where the attack lies between floor and ceiling; what was recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from latentprint.doctor import Row
+from latentprint.keys import REQUIRED, Key
+from latentprint.report.build import Headline, verdict
+from latentprint.report.gauge import Gauge, gauge
+from latentprint.report.names import ARMS, title
+from latentprint.report.values import flatten, mapping, scalar
+from latentprint.report.view import LEAK
+
+_ROWS = ("floor", "pseudo_label", "attack", "prior_ceiling", "ceiling")
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """For every channel of a report: the arms on its headline metric, the leak between them, the verdict."""
+    for name, section in mapping(report.get("channels")).items():
+        head = Headline.of(mapping(section))
+        yield _arms(title(name), head)
+        if (placed := gauge(head)) is not None:
+            yield Text(f"  floor {line(placed)} ceiling")
+        yield Text(verdict(mapping(section)))
+
+
+def _arms(name: str, head: Headline) -> Table:
+    table = Table(title=Text(f"{name}: {head.metric.label}"), title_justify="left", box=None, padding=(0, 2))
+    for column in ("", "value", "95% interval"):
+        table.add_column(column, justify="right" if column else "left")
+    for arm in _ROWS:
+        if measured := getattr(head, arm):
+            shown, interval = head.metric.show(measured.value), head.metric.interval(measured)
+            table.add_row(ARMS[arm].label, shown, interval, style="bold" if arm == "attack" else "")
+    table.add_row("Leak", LEAK.show(head.leak.value), LEAK.interval(head.leak), style="bold")
+    return table
+
+
+def line(placed: Gauge, width: int = 41) -> str:
+    """The gauge in characters: ├ floor, ┤ ceiling, ━ the attack's interval, ● the attack."""
+
+    def column(at: float) -> int:
+        return round(at / 100 * (width - 1))
+
+    cells = ["─"] * width
+    if placed.interval is not None:
+        low, high = map(column, placed.interval)
+        cells[low : high + 1] = "━" * (high + 1 - low)
+    cells[column(placed.floor_at)], cells[column(placed.ceiling_at)] = "├", "┤"
+    if placed.attack_at is not None:
+        cells[column(placed.attack_at)] = "●"
+    return "".join(cells)
+
+
+def recorded(result: Mapping[str, Any]) -> Table:
+    """The metrics of a pretraining, or everything it returned when it names none."""
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for key, value in flatten(result.get("metrics", result)):
+        table.add_row(Text(key), Text(value))
+    return table
+
+
+def keys_table(keys: list[Key]) -> Table:
+    """The settings of a command, for ``--help-keys``."""
+    table = Table(box=None, padding=(0, 1))
+    for column in ("key", "type", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    for key in keys:
+        default = "required" if key.default is REQUIRED else json.dumps(key.default, default=str)
+        table.add_row(*(Text(cell) for cell in (key.name, key.type, default, key.help)))
+    return table
+
+
+def rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of a benchmark; every key is a column."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(title=Text(name), title_justify="left", box=None, padding=(0, 2))
+    for column in columns:
+        table.add_column(Text(column))
+    for row in rows:
+        table.add_row(*(Text(scalar(row.get(key))) for key in columns))
+    return table
+
+
+def findings_table(rows: Sequence[Row]) -> Table:
+    """What ``doctor`` found; the mark says there, missing, or absent but optional."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    section = ""
+    for row in rows:
+        if row.section != section:
+            section = row.section
+            table.add_row("", Text(section, style="bold"))
+        mark = {True: "ok", False: "MISSING", None: "-"}[row.ok]
+        table.add_row(mark, Text(row.name), Text(f"{row.found}{row.hint and f': {row.hint}'}"))
+    return table

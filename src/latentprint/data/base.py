@@ -1,0 +1,97 @@
+"""A set of labelled images, the one shape in which all data travels through an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from latentprint.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of people (or of any classes), held as bytes.
+
+    Attributes:
+        images: ``(N, 3, H, W)`` uint8.
+        labels: ``(N,)`` int64, indices into ``names``.
+        names: the people (classes); unique.
+        source: where the images came from, for manifests and messages.
+        holes: ``(N, 1, H, W)`` uint8, 1 inside the face region that a swap may repaint, or None when unknown.
+        attributes: ``(N, A)`` float32 true nuisance parameters (``ATTRIBUTE_NAMES``), or None when unknown.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    source: str
+    holes: Tensor | None = None
+    attributes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise UserError(f"{self.source}: images must be (N, 3, H, W) uint8, got "
+                            f"{tuple(self.images.shape)} {self.images.dtype}")
+        if self.labels.shape != self.images.shape[:1]:
+            raise UserError(f"{self.source}: {len(self.images)} images but {len(self.labels)} labels")
+        if len(set(self.names)) != len(self.names):
+            raise UserError(f"{self.source}: class names are not unique")
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.names):
+            raise UserError(f"{self.source}: labels must lie in 0..{len(self.names) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def size(self) -> int:
+        """Image height in pixels."""
+        return int(self.images.shape[-2])
+
+    def counts(self) -> Tensor:
+        """``(n_classes,)`` images per class."""
+        return torch.bincount(self.labels, minlength=self.n_classes)
+
+    def floats(self, index: Tensor | slice | None = None) -> Tensor:
+        """Images as ``(B, 3, H, W)`` float32 in [0, 1]."""
+        images = self.images if index is None else self.images[index]
+        return images.float().div_(255)
+
+    def take(self, index: Tensor) -> ImageSet:
+        """The images at ``index`` (int64 or bool), classes unchanged."""
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            holes=None if self.holes is None else self.holes[index],
+            attributes=None if self.attributes is None else self.attributes[index],
+        )
+
+    def of_classes(self, classes: Sequence[int]) -> ImageSet:
+        """The images of the given classes alone, relabelled 0.. in the order given."""
+        new = torch.full((self.n_classes,), -1, dtype=torch.int64)
+        new[torch.tensor(list(classes), dtype=torch.int64)] = torch.arange(len(classes))
+        kept = self.take((new[self.labels] >= 0).nonzero().squeeze(1))
+        return replace(kept, labels=new[kept.labels], names=tuple(self.names[c] for c in classes))
+
+
+def concatenate(first: ImageSet, second: ImageSet, source: str | None = None) -> ImageSet:
+    """Both sets, the classes of ``second`` numbered after those of ``first`` (names must not clash)."""
+
+    def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.cat([a, b])
+
+    return ImageSet(
+        images=torch.cat([first.images, second.images]),
+        labels=torch.cat([first.labels, second.labels + first.n_classes]),
+        names=first.names + second.names,
+        source=source or f"{first.source} + {second.source}",
+        holes=both(first.holes, second.holes),
+        attributes=both(first.attributes, second.attributes),
+    )

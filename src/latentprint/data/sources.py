@@ -1,0 +1,105 @@
+"""Where images come from, as settings: ``{"kind": "folder", "path": "...", "size": 64}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from latentprint.config import Config
+from latentprint.data.base import ImageSet
+from latentprint.data.cache import cached, default_cache_dir, fingerprint
+from latentprint.data.folder import load_folder
+from latentprint.data.npz import load_npz
+from latentprint.data.procedural import make_people
+from latentprint.data.vision import Part, load_celeba, load_cifar
+
+Size = Annotated[int, Field(ge=8, le=2048, description="height and width of the images, in pixels")]
+
+
+class ProceduralSource(Config):
+    """Faces of people who do not exist, drawn from seeds."""
+
+    kind: Literal["procedural"] = "procedural"
+    people: int = Field(default=400, ge=1, description="number of people")
+    photos: int = Field(default=16, ge=1, description="photos of each person")
+    first_identity: int = Field(
+        default=0, ge=0, description="identity seed of the first person; the others follow"
+    )
+    image_seed: int = Field(
+        default=0, ge=0, description="seed of each person's first photo; the others follow"
+    )
+    population: str = Field(default="default", description="population that the people are drawn from")
+    size: Size = 64
+
+
+class FolderSource(Config):
+    """A folder with one subfolder of photos for each person."""
+
+    kind: Literal["folder"] = "folder"
+    path: Path = Field(description="folder with one subfolder for each person")
+    size: Size = 64
+
+
+class NpzSource(Config):
+    """An image pack: ``images``, ``labels`` and ``class_names`` in one file."""
+
+    kind: Literal["npz"] = "npz"
+    path: Path = Field(description="the .npz file")
+    size: Size = 64
+    where: dict[str, int] = Field(default_factory=dict, description="keep images whose column has this value")
+
+
+class CifarSource(Config):
+    """CIFAR-10 or CIFAR-100, from a local copy."""
+
+    kind: Literal["cifar10", "cifar100"]
+    path: Path = Field(description="folder that holds cifar-10-batches-py or cifar-100-python")
+    size: Size = 32
+    part: Part = Field(default="all", description="which of the published parts")
+
+
+class CelebASource(Config):
+    """CelebA with identity labels, from a local copy."""
+
+    kind: Literal["celeba"] = "celeba"
+    path: Path = Field(description="folder that holds celeba")
+    size: Size = 64
+    min_photos: int = Field(default=20, ge=1, description="leave out people with fewer photos")
+    max_people: int | None = Field(default=None, ge=1, description="at most so many people; null for all")
+
+
+DataSource = Annotated[
+    ProceduralSource | FolderSource | NpzSource | CifarSource | CelebASource, Field(discriminator="kind")
+]
+
+
+def load(source: DataSource) -> ImageSet:
+    """The images of ``source``, kept prepared in :func:`~latentprint.data.cache.default_cache_dir`.
+
+    Raises:
+        UserError: the source cannot be read; see the loader of its kind.
+    """
+    parts: dict[str, Any] = {"source": source.model_dump(mode="json")}
+    if not isinstance(source, ProceduralSource):
+        parts["files"] = fingerprint(source.path)
+    return cached(parts, _maker(source), default_cache_dir())
+
+
+def _maker(source: DataSource) -> Callable[[], ImageSet]:
+    match source:
+        case ProceduralSource():
+            seeds = range(source.first_identity, source.first_identity + source.people)
+            return lambda: make_people(
+                seeds, source.photos, source.image_seed, source.size, source.population
+            )
+        case FolderSource():
+            return lambda: load_folder(source.path, source.size)
+        case NpzSource():
+            return lambda: load_npz(source.path, source.size, source.where)
+        case CifarSource():
+            return lambda: load_cifar(source.kind, source.path, source.size, source.part)
+        case CelebASource():
+            return lambda: load_celeba(source.path, source.size, source.min_photos, source.max_people)

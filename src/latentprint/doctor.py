@@ -1,0 +1,115 @@
+"""What is installed, which devices and assets there are, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+DISTRIBUTION = "latentprint"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class Row(NamedTuple):
+    """One finding. ``ok`` is None for what is optional and absent; ``hint`` says how to get it."""
+
+    section: str
+    name: str
+    found: str
+    ok: bool | None = True
+    hint: str = ""
+
+
+def examine() -> list[Row]:
+    """Everything, in the order to read it. All is well when no row has ``ok`` False."""
+    return [*_python(), *_packages(), *_devices(), *_assets(), *_tools()]
+
+
+def _python() -> Iterator[Row]:
+    ok = sys.version_info >= (3, 11)
+    yield Row("python", "python", platform.python_version(), ok, "" if ok else "install Python 3.11 or later")
+
+
+def _packages() -> Iterator[Row]:
+    try:
+        yield Row("packages", DISTRIBUTION, metadata.version(DISTRIBUTION))
+    except metadata.PackageNotFoundError:
+        hint = "make install, or pip install -e . in the checkout"
+        yield Row("packages", DISTRIBUTION, "runs from its source; versions not compared", None, hint)
+        return
+    extras = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+    for requirement in map(Requirement, metadata.requires(DISTRIBUTION) or []):
+        extra = next((name for name in extras if _wanted(requirement, name)), "")
+        if _wanted(requirement, ""):
+            yield package(requirement)
+        elif extra:
+            yield package(requirement, extra)
+
+
+def _wanted(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def package(requirement: Requirement, extra: str = "") -> Row:
+    """Whether a requirement is met; one of an extra is optional."""
+    section = f"optional: {extra}" if extra else "packages"
+    wanted = f"{DISTRIBUTION}[{extra}]" if extra else f"{requirement.name}{requirement.specifier}"
+    hint = f"pip install '{wanted}'"
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return Row(section, requirement.name, "missing", None if extra else False, hint)
+    if requirement.specifier.contains(version, prereleases=True):
+        return Row(section, requirement.name, version)
+    found = f"{version}, tried with {requirement.specifier}"
+    return Row(section, requirement.name, found, None if extra else False, hint)
+
+
+def _devices() -> Iterator[Row]:
+    try:
+        import torch
+    except Exception as error:  # a broken build raises OSError and others besides ImportError
+        hint = "pip install torch and torchvision in one command"
+        yield Row("devices", "torch", f"cannot be imported: {error}", False, hint)
+        return
+    capability = torch.backends.cpu.get_cpu_capability()
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() if torch.backends.mkldnn.is_available() else False
+    yield Row("devices", "cpu", f"{torch.get_num_threads()} threads, {capability}, bf16 {_yes(fast)}")
+    if not torch.cuda.is_available():
+        yield Row("devices", "cuda", "none", None, "optional: everything also runs on the CPU")
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        bf16 = _yes(torch.cuda.is_bf16_supported())
+        yield Row("devices", f"cuda:{index}", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, bf16 {bf16}")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _assets() -> Iterator[Row]:
+    from latentprint.models.assets import PACKAGED, list_assets
+    from latentprint.report.values import flatten
+
+    assets = list_assets()
+    if not assets:
+        hint = "reinstall the package, or make them: latentprint pretrain --help"
+        yield Row("assets", "pretrained networks", f"none in {PACKAGED}", False, hint)
+    for asset in assets:
+        metrics = ", ".join(f"{key} {value}" for key, value in flatten(asset["metrics"]))
+        if asset["ok"]:
+            yield Row("assets", asset["name"], f"sha256 {asset['sha256'][:12]}, {metrics}")
+        else:
+            found, remake = f"{asset['file']} is missing or not the file recorded", asset["command"]
+            yield Row("assets", asset["name"], found, False, f"reinstall, or {remake} --set install=true")
+
+
+def _tools() -> Iterator[Row]:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    hint = "" if browser else "apt-get install chromium; only the test of the report page needs it"
+    yield Row("tools", "chromium", browser or "missing", True if browser else None, hint)

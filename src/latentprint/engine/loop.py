@@ -1,0 +1,210 @@
+"""One training loop for everything that is trained here: victims, recognisers, prior, attack stages.
+
+A loop is a function of the step number: what a step draws comes from ``seeds.generator(seed, name, step)``, so a
+resumed loop repeats exactly what the unbroken one would have done. Processes (``accelerate launch``) each take their
+own share of a step's draws and average gradients.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from latentprint.engine.run import RunDir
+from latentprint.errors import RunFailed
+
+
+class Stateful(Protocol):
+    """What a checkpoint holds: modules, optimisers, clocks."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+@dataclass
+class Loop:
+    """Steps of an optimiser with logging, checkpoints, resume and a bounded tolerance of non-finite steps.
+
+    Attributes:
+        run: where metrics and checkpoints go.
+        name: the phase, e.g. ``stage1``; also the checkpoint's name.
+        optimizer: over the trained parameters alone.
+        states: everything that changes besides the optimiser (trained modules, EMA, clocks, log-variances).
+        steps: how many.
+        schedule: step -> learning-rate factor.
+        clip_norm: gradient norms are clipped to this.
+        explode_norm: a larger norm counts as an explosion: the step is skipped.
+        max_skips: more skipped steps than this fail the run.
+        log_every, save_every: in steps.
+    """
+
+    run: RunDir
+    name: str
+    optimizer: torch.optim.Optimizer
+    states: Mapping[str, Stateful]
+    steps: int
+    schedule: Callable[[int], float] = lambda step: 1.0
+    clip_norm: float = 1.0
+    explode_norm: float = 1e4
+    max_skips: int = 20
+    log_every: int = 10
+    save_every: int = 100
+    skipped: int = 0
+    step: int = 0
+    done: bool = False
+    reason: str = "step cap"
+    seconds: float = 0.0
+    _base_lr: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._base_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def fit(self, loss_at: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]],
+            after: Callable[[int], str | None] | None = None) -> Loop:
+        """Run to the end, or go on from the checkpoint.
+
+        Args:
+            loss_at: step -> (scalar loss, values to log).
+            after: called with the number of steps done; a returned string ends the loop with that reason.
+
+        Raises:
+            RunFailed: more than ``max_skips`` steps were non-finite or exploded.
+        """
+        self._restore()
+        bar = progress()
+        began = time.perf_counter() - self.seconds
+        with bar:
+            task = bar.add_task(self.name, total=self.steps, completed=self.step)
+            while self.step < self.steps and not self.done:
+                values = self._one(loss_at)
+                self.step += 1
+                self.seconds = time.perf_counter() - began
+                stop = _agreed(after(self.step) if after else None)
+                if stop:
+                    self.done, self.reason = True, stop
+                if self.step % self.log_every == 0 or self.step == self.steps or self.done:
+                    self.run.log(self.name, self.step, {k: float(v) for k, v in values.items()})
+                if self.step % self.save_every == 0 and self.step < self.steps and not self.done:
+                    self._save()
+                bar.update(task, completed=self.step)
+        if not self.done:
+            self.done = True
+        self._save()
+        return self
+
+    def _one(self, loss_at: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]]) -> dict[str, Tensor | float]:
+        factor = self.schedule(self.step)
+        for group, lr in zip(self.optimizer.param_groups, self._base_lr, strict=True):
+            group["lr"] = lr * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, values = loss_at(self.step)
+        values = {"loss": loss.detach(), **values}
+        if _everywhere(torch.isfinite(loss.detach())):
+            accelerator().backward(loss)
+            norm = self._clip()
+            values["grad_norm"] = norm
+            if math.isfinite(norm) and norm <= self.explode_norm:
+                self.optimizer.step()
+                return values
+        self._skip()
+        return values
+
+    def _clip(self) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if accelerator().num_processes > 1:
+            for p in parameters:
+                p.grad = accelerator().reduce(p.grad, "mean")
+        return float(nn.utils.clip_grad_norm_(parameters, self.clip_norm))
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.skipped > self.max_skips:
+            raise RunFailed(f"{self.name}: {self.skipped} steps had a non-finite loss or an exploding gradient (more "
+                            f"than {self.max_skips}); the last good checkpoint is kept, lower the learning rate")
+
+    def _save(self) -> None:
+        self.run.save(self.name, {
+            "step": self.step, "done": self.done, "reason": self.reason, "skipped": self.skipped,
+            "seconds": self.seconds, "optimizer": self.optimizer.state_dict(),
+            "states": {key: state.state_dict() for key, state in self.states.items()},
+        })  # fmt: skip
+
+    def _restore(self) -> None:
+        saved = self.run.load(self.name)
+        if saved is None:
+            self.run.cut_log(self.name, 0)
+            return
+        for key, state in self.states.items():
+            state.load_state_dict(saved["states"][key])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.done, self.reason = saved["step"], saved["done"], saved["reason"]
+        self.skipped, self.seconds = saved["skipped"], saved["seconds"]
+        if not self.done:
+            self.run.cut_log(self.name, self.step + 1)
+
+
+@cache
+def accelerator() -> Accelerator:
+    """The one accelerator of this process (it keeps global state of its own). Precision is chosen by ``autocast``."""
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
+def _everywhere(condition: Tensor) -> bool:
+    """Whether the condition holds in every process: they must take the same branch."""
+    if accelerator().num_processes > 1:
+        condition = accelerator().reduce(condition.float(), "mean") == 1
+    return bool(condition)
+
+
+def _agreed(reason: str | None) -> str | None:
+    """The main process's word on whether to stop."""
+    if accelerator().num_processes > 1:
+        words = [reason]
+        broadcast_object_list(words, from_process=0)
+        return words[0]
+    return reason
+
+
+def is_main() -> bool:
+    """Whether this process writes files."""
+    return accelerator().is_main_process
+
+
+def progress() -> Progress:
+    """A progress bar on stderr; silent when nobody watches."""
+    console = Console(stderr=True)
+    columns: Iterable[Any] = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(),
+                              TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not is_main())
+
+
+def warm_cosine(steps: int, warmup: int = 0, floor: float = 0.02) -> Callable[[int], float]:
+    """Learning-rate factor: linear warm-up, then half a cosine from 1 down to ``floor``."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        phase = (step - warmup) / max(1, steps - warmup)
+        return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, phase))) / 2
+
+    return factor

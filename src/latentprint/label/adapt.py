@@ -1,0 +1,74 @@
+"""Fit codec and prior to the public people, when they look unlike the procedural ones."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentprint.data.base import ImageSet
+from latentprint.diffusion.prior import TRAIN_STEPS, signal_and_noise
+from latentprint.diffusion.swap import Swapper
+from latentprint.engine.device import autocast
+from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.engine.run import RunDir
+from latentprint.engine.seeds import step_generator
+from latentprint.label.presets import LabelConfig
+from latentprint.models.recognisers import embed
+
+
+def adapt(config: LabelConfig, swapper: Swapper, teacher: nn.Module, public: ImageSet, run: RunDir) -> None:
+    """Change codec and prior in place; nothing happens with zero steps."""
+    if config.adapt.codec_steps:
+        _adapt_codec(config, swapper, public, run)
+    if config.adapt.prior_steps:
+        _adapt_prior(config, swapper, teacher, public, run)
+
+
+def _adapt_codec(config: LabelConfig, swapper: Swapper, public: ImageSet, run: RunDir) -> None:
+    """L1 + 4 MSE, as in its pretraining; the scale of the latents stays as the prior knows it."""
+    codec, settings, device = swapper.codec, config.adapt, next(swapper.parameters()).device
+    codec.requires_grad_(True)
+    optimizer = torch.optim.AdamW(codec.parameters(), settings.codec_lr)
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        rng = step_generator(config.seed, "adapt-codec", step)
+        x = public.floats(torch.randint(len(public), (settings.batch,), generator=rng)).to(device)
+        with autocast(device, config.precision):
+            y = codec(x)
+        error = y.float() - x
+        return error.abs().mean() + 4 * error.square().mean(), {"psnr": -10 * error.detach().square().mean().log10()}
+
+    Loop(run, "adapt-codec", optimizer, {"codec": codec}, settings.codec_steps, warm_cosine(settings.codec_steps, 20),
+         save_every=config.save_every).fit(loss_at)
+    codec.requires_grad_(False)
+
+
+def _adapt_prior(config: LabelConfig, swapper: Swapper, teacher: nn.Module, public: ImageSet, run: RunDir) -> None:
+    """The prior's own objective on public photos: repaint a photo given an embedding of the same person.
+
+    Where a person has one photo alone, its own embedding is given.
+    """
+    prior, settings, device = swapper.prior, config.adapt, next(swapper.parameters()).device
+    scenes, embeddings = swapper.scenes(public), embed(teacher, public.images)
+    sums = torch.zeros(public.n_classes, embeddings.shape[1]).index_add_(0, public.labels, embeddings)
+    alone = public.counts()[public.labels] == 1
+    others = F.normalize(sums[public.labels] - embeddings * ~alone[:, None], dim=1)
+    prior.requires_grad_(True)
+    optimizer = torch.optim.AdamW(prior.parameters(), settings.prior_lr)
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        rng = step_generator(config.seed, "adapt-prior", step)
+        index = torch.randint(len(public), (settings.batch,), generator=rng)
+        scene = scenes.take(index).to(device)
+        timestep = torch.randint(TRAIN_STEPS, (settings.batch,), generator=rng).to(device)
+        noise = torch.randn(scene.latent.shape, generator=rng).to(device)
+        a, s = signal_and_noise(swapper.schedule, timestep, noise)
+        with autocast(device, config.precision):
+            tokens = prior.tokens(others[index].to(device), scene.attributes)
+            v = prior(a * scene.latent + s * noise, timestep, scene.masked, scene.keep, tokens)
+        return (v.float() - (a * noise - s * scene.latent)).square().mean(), {}
+
+    Loop(run, "adapt-prior", optimizer, {"prior": prior}, settings.prior_steps, warm_cosine(settings.prior_steps, 20),
+         save_every=config.save_every).fit(loss_at)
+    prior.requires_grad_(False)

@@ -1,0 +1,192 @@
+"""``latentprint audit label``: victim, attack, evaluation and report, each resumable."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from latentprint import checks
+from latentprint.config import config_hash
+from latentprint.data.base import ImageSet, concatenate
+from latentprint.data.faceregion import with_holes
+from latentprint.data.sources import load
+from latentprint.data.splits import AuditData, from_parts, split_people
+from latentprint.diffusion.swap import Swapper
+from latentprint.engine.device import lay_out, pick_device
+from latentprint.engine.loop import is_main
+from latentprint.engine.run import RunDir, check_out, manifest
+from latentprint.errors import UserError
+from latentprint.label.adapt import adapt
+from latentprint.label.attack import ProgressiveAttack, oracle, pseudo_label, random_people, sample_seeds
+from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
+from latentprint.label.evaluate import ArmScores, Bench, enrolled, label_section, protocol, score
+from latentprint.label.pictures import draw_figures
+from latentprint.label.presets import LabelConfig
+from latentprint.label.tools import Tools, encode, load_swapper
+from latentprint.models.assets import load_asset
+from latentprint.report.build import verdict
+from latentprint.types import Reconstruction
+from latentprint.victim import Victim
+
+
+def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Audit a classifier and write ``out``; returns what report.json holds.
+
+    Raises:
+        UserError: settings, files or data that cannot be used; nothing is half-written before the data are checked.
+        RunFailed: training broke down.
+    """
+    began = time.perf_counter()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    check_out(out, resume)
+    data, warnings = audit_data(config)
+    models = load_models(config, data)
+    run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
+    facts = manifest(config.seed, str(device), config_hash=config_hash(config), command=["latentprint", *sys.argv[1:]])
+    bench, victim, tools, found = prepare(config, data, models, run)
+    warnings += found
+    arms, drawn, attack = draw_arms(config, bench, victim, tools, run)
+    section = label_section(bench, arms)
+    section["protocol"] = protocol(bench, config.attack.images, config.attack.selected)
+    section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
+                         "n_classes": victim.victim.n_classes, "n": victim.n}
+    assert attack.progressive is not None
+    section["stages"] = [vars(result) for result in attack.progressive.results]
+    section["frechet_bounds"] = {"real_vs_real": attack.progressive.watch.real,
+                                 "prior_vs_real": attack.progressive.watch.base}
+    section["queries"] = {"forward": drawn.n_forward, "backward": drawn.n_backward}
+    warnings += later_flags(section, drawn)
+    if is_main():
+        section["figures"] = draw_figures(run.path, bench, tools, arms, drawn, attack)
+        section["grid"] = "images/grid.png"
+    section["verdict"] = verdict(section)
+    section["seconds"] = time.perf_counter() - began
+    facts["end"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    facts["hashes"] = {"victim": checks.weights_hash(victim.victim), "teacher": checks.weights_hash(tools.teacher),
+                       "judge": checks.weights_hash(bench.judge.network),
+                       "prior": checks.weights_hash(tools.swapper.prior)}
+    report = {"schema": 1, "channels": {"label": section}, "manifest": facts,
+              "warnings": list(dict.fromkeys([*warnings, *run.warnings]))}
+    run.write_json("manifest.json", facts)
+    run.write_json("report.json", report)
+    run.close()
+    return report
+
+
+def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
+    """Load and split the people, and look for overlap.
+
+    Raises:
+        UserError: no public people, too few photos, a person or photo on both sides.
+    """
+    settings = config.data
+    private = load(settings.private)
+    evaluation = load(settings.evaluation) if settings.evaluation is not None else None
+    others = [load(source) for source in settings.public]
+    if settings.n_private is not None:
+        data = split_people(private, settings.n_private, settings.n_heldout, config.seed, n_train=settings.n_train)
+        public = _joined([data.public, *others])
+        data = AuditData(public, data.private_train, data.private_heldout, evaluation)
+    elif others:
+        data = from_parts(_joined(others), private, settings.n_heldout, config.seed, evaluation, settings.n_train)
+    else:
+        raise UserError("data.public is empty: name a public source, or data.n_private to split data.private")
+    return data, data.validate()
+
+
+@dataclass(frozen=True)
+class Models:
+    """All networks of an audit, loaded and checked, classifiers perhaps untrained."""
+
+    victim: Victim
+    evaluators: list[Victim]
+    teacher: nn.Module
+    judge: nn.Module
+    swapper: Swapper
+
+
+def load_models(config: LabelConfig, data: AuditData) -> Models:
+    """Everything that can fail for the user's sake, before anything is written or trained.
+
+    Raises:
+        UserError: an asset, victim or evaluator that cannot be used, or that breaks the rules of ``checks``.
+    """
+    device = pick_device(config.device)
+    teacher, judge = (lay_out(load_asset(name, config.assets), device) for name in (config.teacher, config.judge))
+    victim = load_classifier(config, config.victim, "victim", data.private_train)
+    evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
+                  for i, model in enumerate(config.evaluators)]
+    checks.enforce([
+        checks.judge_is_teacher(judge, teacher),
+        *(checks.evaluator_is_victim(e.name, e, victim) for e in evaluators),
+        *(checks.same_architecture(e.name, model.model, config.victim.model)
+          for e, model in zip(evaluators, config.evaluators, strict=True)),
+    ])
+    return Models(victim, evaluators, teacher, judge, load_swapper(config))
+
+
+def prepare(config: LabelConfig, data: AuditData, models: Models,
+            run: RunDir) -> tuple[Bench, Classifier, Tools, list[str]]:
+    """Train what is untrained, calibrate the judge, encode the public photos."""
+    train, heldout, swapper = data.private_train, data.private_heldout, models.swapper
+    victim = fit_classifier(config, config.victim, models.victim, train, heldout, run)
+    evaluators = [fit_classifier(config, model, evaluator, train, heldout, run)
+                  for model, evaluator in zip(config.evaluators, models.evaluators, strict=True)]
+    found = checks.enforce(checks.evaluator_weak(e.name, e.accuracy) for e in evaluators)
+    public = with_holes(data.public)
+    adapt(config, swapper, models.teacher, public, run)
+    tools = encode(swapper, models.teacher, public)
+    bench = Bench(data, evaluators, enrolled(models.judge, data), enrolled(models.teacher, data), tools.attributes,
+                  config.resamples, config.seed)
+    return bench, victim, tools, [*found, *bench.judge.calibration.warnings]
+
+
+def draw_arms(config: LabelConfig, bench: Bench, victim: Classifier, tools: Tools,
+              run: RunDir) -> tuple[dict[str, ArmScores], Reconstruction, ProgressiveAttack]:
+    """Pictures and scores of every arm; all generated arms share classes, seeds and attribute images."""
+    classes, seeds = sample_seeds(config.seed, victim.victim.n_classes, config.attack.images)
+    own = tools.with_prior(copy.deepcopy(tools.swapper.prior))
+    attack = ProgressiveAttack(own, config.attack, run, config.seed, config.precision, config.save_every)
+    drawn = attack(victim.victim, classes, seeds)
+    others = {
+        "pseudo_label": pseudo_label(tools, config.attack, config.seed),
+        "floor": random_people(tools, config.attack),
+        "prior_ceiling": oracle(tools, config.attack, bench.teacher.templates),
+    }
+    arms = {"attack": score(bench, drawn.images, classes)}
+    arms["attack_selected"] = arms["attack"].take(drawn.selected.numpy())
+    for name, other in others.items():
+        arms[name] = score(bench, other(victim.victim, classes, seeds).images, classes)
+    heldout = bench.data.private_heldout
+    arms["ceiling"] = score(bench, heldout.images, heldout.labels)
+    return arms, drawn, attack
+
+
+def later_flags(section: dict[str, Any], drawn: Reconstruction) -> list[str]:
+    """Warnings that only the results can raise."""
+    ceiling = section["ceiling"]["value"]
+    flags = [checks.constant_reconstructions(drawn.images),
+             checks.ceiling_low(ceiling) if ceiling is not None and np.isfinite(ceiling) else None]
+    warnings = checks.enforce(flags)
+    skipped = sum(stage["skipped"] for stage in section["stages"])
+    if skipped:
+        warnings.append(f"{skipped} steps of the attack had a non-finite loss or exploding gradient: skipped")
+    reason = section["metrics"]["frechet"]["reason"]
+    return warnings + ([f"no Frechet distance: {reason}"] if reason else [])
+
+
+def _joined(sets: list[ImageSet]) -> ImageSet:
+    joined = sets[0]
+    for other in sets[1:]:
+        joined = concatenate(joined, other)
+    return joined

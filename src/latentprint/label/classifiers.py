@@ -1,0 +1,91 @@
+"""Victims and evaluators: train them on the private people, or take the user's own, and measure them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentprint.data.base import ImageSet
+from latentprint.engine.device import autocast, lay_out, pick_device
+from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.engine.run import RunDir
+from latentprint.engine.seeds import derive, step_generator
+from latentprint.label.presets import LabelConfig, ModelConfig
+from latentprint.label.views import random_views
+from latentprint.models.preprocess import Preprocess
+from latentprint.victim import Victim, load_victim
+
+_TRAINABLE = ("builtin:", "timm:", "torchvision:")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A victim or evaluator with what the report says of it; ``accuracy`` on ``n`` held-out photos."""
+
+    victim: Victim
+    name: str
+    architecture: str
+    accuracy: float
+    n: int
+
+
+def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: ImageSet) -> Victim:
+    """The model as given: with its weights, or a named architecture about to be trained.
+
+    Raises:
+        UserError: it cannot be loaded, has another number of outputs, or weights that are not finite.
+    """
+    torch.manual_seed(derive(config.seed, name))
+    top, left, bottom, right = model.crop
+    return load_victim(model.model, data.n_classes, image_size=data.size, weights=model.weights, name=name,
+                       preprocess=Preprocess((top, left, bottom, right), model.input_size, model.mean, model.std))
+
+
+def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, train: ImageSet, heldout: ImageSet,
+                   run: RunDir) -> Classifier:
+    """Train it on the private people if it is a named architecture without weights, and measure it."""
+    device = pick_device(config.device)
+    lay_out(victim, device)
+    if model.weights is None and model.model.startswith(_TRAINABLE):
+        train_classifier(config, model, victim.name, victim, train, run, device)
+    hits = (scores(victim, heldout.images).argmax(1) == heldout.labels).float()
+    return Classifier(victim, victim.name, model.model, float(hits.mean()), len(hits))
+
+
+def train_classifier(config: LabelConfig, model: ModelConfig, name: str, victim: Victim, data: ImageSet, run: RunDir,
+                     device: torch.device) -> None:
+    """Cross-entropy on lightly augmented photos; the victim is frozen again afterwards."""
+    victim.unfreeze()
+    optimizer = torch.optim.AdamW(victim.parameters(), model.lr, weight_decay=5e-2)
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        rng = step_generator(config.seed, name, step)
+        index = torch.randint(len(data), (model.batch,), generator=rng)
+        x, y = random_views(data.floats(index).to(device), 1, rng).clamp(0, 1), data.labels[index].to(device)
+        with autocast(device, config.precision):
+            logits = victim.logits(x)
+        return F.cross_entropy(logits.float(), y), {"accuracy": (logits.argmax(1) == y).float().mean()}
+
+    Loop(run, name, optimizer, {"model": victim}, model.steps, warm_cosine(model.steps, 50), clip_norm=5.0,
+         save_every=config.save_every).fit(loss_at)
+    victim.freeze()
+
+
+@torch.no_grad()
+def scores(victim: Victim, images: Tensor, batch: int = 256) -> Tensor:
+    """Logits of uint8 or [0, 1] images, ``(N, C)`` on the CPU, not counted as queries."""
+    return torch.cat([victim.logits(_floats(part).to(victim.device)).float().cpu() for part in images.split(batch)])
+
+
+@torch.no_grad()
+def penultimate(victim: Victim, images: Tensor, batch: int = 256) -> Tensor:
+    """Penultimate features, ``(N, D)`` on the CPU."""
+    return torch.cat([victim.penultimate(_floats(part).to(victim.device)).float().cpu()
+                      for part in images.split(batch)])
+
+
+def _floats(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -1,0 +1,65 @@
+"""Label embeddings: a class -> a unit vector in the teacher's space, learned."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentprint.models.recognisers import EMBEDDING_DIM
+
+
+class LabelEmbedding(nn.Module):
+    """``E_psi(y)``: a class embedding plus a residual MLP that starts at zero, L2-normalised at the output.
+
+    Args:
+        initial: ``(C, 512)`` start, e.g. pseudo-label means; rows are normalised.
+        hidden: width of the MLP.
+    """
+
+    def __init__(self, initial: Tensor, hidden: int = 256) -> None:
+        super().__init__()
+        # Rows of norm sqrt(512) have entries of order one: one learning rate then suits table and MLP.
+        self.scale = EMBEDDING_DIM**0.5
+        self.table = nn.Embedding.from_pretrained(F.normalize(initial, dim=1) * self.scale, freeze=False)
+        last = nn.Linear(hidden, EMBEDDING_DIM)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(EMBEDDING_DIM, hidden), nn.SiLU(), last)
+
+    def raw(self, classes: Tensor) -> Tensor:
+        """Before normalisation, scaled so that the start has norm 1: ``(B, 512)``; the norm loss acts on it."""
+        h = self.table(classes)
+        return (h + self.mlp(h)) / self.scale
+
+    def forward(self, classes: Tensor) -> Tensor:
+        return F.normalize(self.raw(classes), dim=1)
+
+
+class Manifold:
+    """The shape of public embeddings: their mean and principal axes, and how far off a vector is.
+
+    Naive search leaves the manifold of embeddings and makes things worse; this says how far it went.
+
+    Args:
+        embeddings: ``(N, 512)`` of public photos.
+        axes: principal axes kept.
+    """
+
+    def __init__(self, embeddings: Tensor, axes: int = 64) -> None:
+        self.mean = embeddings.mean(0)
+        centred = embeddings - self.mean
+        axes = min(axes, len(embeddings) - 1)
+        _, values, vectors = torch.linalg.svd(centred, full_matrices=False)
+        self.axes = vectors[:axes]
+        self.std = (values[:axes] / max(1, len(embeddings) - 1) ** 0.5).clamp_min(1e-6)
+        self.rest = (centred - centred @ self.axes.T @ self.axes).square().sum(1).mean().clamp_min(1e-8)
+
+    def excess(self, embedding: Tensor) -> Tensor:
+        """How much less typical than a public photo, ``(B,)`` >= 0: a hinge on the Mahalanobis distance per axis
+        inside the principal axes, and on the squared residual outside them, each 1 for a typical photo."""
+        centred = embedding - self.mean.to(embedding)
+        inside = centred @ self.axes.to(embedding).T
+        outside = centred - inside @ self.axes.to(embedding)
+        typical = (inside / self.std.to(embedding)).square().mean(1)
+        return F.relu(typical - 1) + F.relu(outside.square().sum(1) / self.rest.to(embedding) - 1)

@@ -1,0 +1,99 @@
+"""A look at the attack under way: Frechet distance, success on the victim, identity, attention, collapse.
+
+Thresholds on the Frechet distance are calibrated at the start from public data alone: real against real, and the
+untouched prior against real, with the number of pictures and the extractor of every later look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from latentprint.diffusion.evaluate import generate
+from latentprint.diffusion.probe import attention_entropy
+from latentprint.engine.seeds import generator
+from latentprint.label.embedding import LabelEmbedding
+from latentprint.label.presets import AttackConfig
+from latentprint.label.tools import LOOK_AXES, Tools
+from latentprint.metrics.distribution import frechet_distance
+from latentprint.metrics.features import between_class_variance
+from latentprint.models.attributes import in_batches
+from latentprint.models.recognisers import embed
+from latentprint.victim import Victim
+
+EXTRACTOR = f"attribute network, pooled, {LOOK_AXES} principal axes"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        frechet: of generated against public pictures, in ``EXTRACTOR``.
+        success: share of pictures that the victim takes for their class (stages with labels), else NaN.
+        identity: mean teacher cosine of pictures to the embedding asked for.
+        collapse: variance of the label embeddings between classes, in [0, 1]; near 0 all are one.
+        attention_entropy: of reference attention over identity tokens, as a share of log M.
+    """
+
+    frechet: float
+    success: float
+    identity: float
+    collapse: float
+    attention_entropy: float
+
+    def values(self) -> dict[str, float]:
+        return {key: value for key, value in asdict(self).items() if value == value}
+
+
+class Watch:
+    """Looks, always with the same scenes, seeds and number of pictures, so that they compare."""
+
+    def __init__(self, tools: Tools, config: AttackConfig, victim: Victim, seed: int) -> None:
+        self.tools, self.config, self.victim, self.seed = tools, config, victim, seed
+        n, public = config.look_images, len(tools.public)
+        rng = generator(seed, "look")
+        self.scene_index = torch.randint(public, (n,), generator=rng)
+        self.people = torch.randint(public, (n,), generator=rng)
+        self.seeds = torch.randint(2**62, (n,), generator=rng)
+        self.classes = torch.arange(n) % victim.n_classes
+        order = torch.randperm(public, generator=rng)
+        self.reference = tools.features[order[: max(n, public // 2)]]
+        other = tools.features[order[-n:]]
+        self.real = self._frechet(other)
+        with torch.no_grad():
+            self.base = self._frechet(in_batches(tools.attributes, self._draw(tools.embeddings[self.people]), "pooled"))
+        self.bound = config.frechet_slack * max(self.real, self.base)
+        self.jump = 0.25 * self.bound
+
+    @torch.no_grad()
+    def look(self, identity: str, labels: LabelEmbedding, step: int) -> Look:
+        """Draw the look's pictures, of photos' embeddings in an ``image`` stage and of label embeddings else."""
+        device = self.tools.device
+        every = labels(torch.arange(self.victim.n_classes, device=device)).cpu()
+        wanted = self.tools.embeddings[self.people] if identity == "image" else every[self.classes]
+        images = self._draw(wanted)
+        success = float("nan")
+        if identity != "image":
+            answers = self.victim.confidence((images.float() / 255).to(device)).argmax(1).cpu()
+            success = float((answers == self.classes).float().mean())
+        few = torch.arange(min(16, len(images)))
+        return Look(
+            frechet=self._frechet(in_batches(self.tools.attributes, images, "pooled")),
+            success=success,
+            identity=float((embed(self.tools.teacher, images) * wanted).sum(1).mean()),
+            collapse=between_class_variance(every, torch.arange(len(every)), len(every)),
+            attention_entropy=attention_entropy(self.tools.swapper, wanted[few].to(device),
+                                                self.tools.scenes.take(self.scene_index[few]).to(device)),
+        )
+
+    def _draw(self, wanted: Tensor) -> Tensor:
+        return generate(self.tools.swapper, wanted, self.tools.scenes.take(self.scene_index), self.seeds,
+                        self.config.ddim_steps)
+
+    def _frechet(self, features: Tensor) -> float:
+        axes = self.tools.axes
+        result = frechet_distance(features @ axes, self.reference @ axes, EXTRACTOR)
+        return float("nan") if result.value is None else result.value

@@ -1,0 +1,150 @@
+"""Settings of the label channel, and its presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latentprint.config import Config
+from latentprint.data.sources import DataSource, ProceduralSource
+from latentprint.engine.device import DeviceName, Precision
+from latentprint.label.stages import PROGRESSIVE, Stage
+
+#: top, left, bottom, right of the inner face, as shares of the picture; hair and background stay outside.
+FACE_BOX = [12 / 64, 8 / 64, 60 / 64, 56 / 64]
+
+
+class DataConfig(Config):
+    """Who is private, who is public, and who calibrates the judge."""
+
+    private: DataSource = Field(ProceduralSource(people=50, photos=40, first_identity=0),
+                                description="the victim's people")
+    public: list[DataSource] = Field([ProceduralSource(people=1000, photos=4, first_identity=100_000)],
+                                     description="what the adversary may use; empty: people of 'private' who are "
+                                                 "left after n_private")
+    evaluation: DataSource | None = Field(ProceduralSource(people=200, photos=6, first_identity=200_000),
+                                          description="further people who calibrate the judge's thresholds; null: "
+                                                      "private and public people do")
+    n_private: int | None = Field(None, ge=2, description="private people when 'private' is split; null: all")
+    n_heldout: int = Field(8, ge=1, description="photos of each private person kept from the victim")
+    n_train: int | None = Field(None, ge=1, description="at most so many training photos of each private person")
+
+
+class ModelConfig(Config):
+    """A classifier: the victim or an evaluator. Without weights a named architecture is trained here."""
+
+    model: str = Field("builtin:vgg", description="builtin:vgg|resnet|mixer, timm:NAME, torchvision:NAME, a .pt2 or "
+                                                  "TorchScript file, FILE.py:NAME or PACKAGE.MODULE:NAME")
+    weights: Path | None = Field(None, description="a state dict; null: train it on the private people")
+    crop: list[float] = Field(FACE_BOX, min_length=4, max_length=4,
+                              description="top, left, bottom, right of what it sees, as shares of the picture")
+    input_size: int | None = Field(None, ge=16, description="pixels the crop is resized to; null: as it is")
+    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="subtracted, by colour")
+    std: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="divided by, by colour")
+    steps: int = Field(700, ge=1, description="training steps")
+    batch: int = Field(64, ge=2, description="images a training step")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate")
+
+
+class AdaptConfig(Config):
+    """Fine-tuning of codec and prior on the public people, for pictures unlike the procedural ones."""
+
+    codec_steps: int = Field(0, ge=0, description="steps for the codec; 0: as shipped")
+    prior_steps: int = Field(0, ge=0, description="steps for the prior; 0: as shipped")
+    batch: int = Field(32, ge=2, description="images a step")
+    codec_lr: float = Field(5e-4, gt=0, description="peak learning rate of the codec")
+    prior_lr: float = Field(3e-4, gt=0, description="peak learning rate of the prior")
+
+
+class AttackConfig(Config):
+    """The progressive attack."""
+
+    stages: list[Stage] = Field(list(PROGRESSIVE), min_length=1, description="the recipe, one stage after another")
+    pairing: Literal["confidence", "random"] = Field("confidence", description="which public photos go with a class")
+    pairs: int = Field(30, ge=1, description="public photos paired with each class")
+    initial: Literal["pseudo", "random"] = Field("pseudo", description="label embeddings start at the mean of the "
+                                                                       "paired photos, or anywhere")
+    mixing: Literal["slerp", "lerp", "lerp_normalised"] = Field("slerp", description="how lambda mixes embeddings")
+    annealing: Literal["cosine", "linear"] = Field("cosine", description="lambda as a function of the phase")
+    horizon: int = Field(60, ge=1, description="T_anneal, steps from lambda 0 to 1")
+    slow_down: float = Field(1.5, ge=1, description="T_anneal grows by this when the Frechet distance jumps")
+    beta: float = Field(1.0, ge=0, description="beta0, weight of the alignment at lambda 0")
+    rank: int = Field(8, ge=1, description="LoRA rank; alpha is the same")
+    ddim_steps: int = Field(2, ge=1, description="steps of the picture inside the losses")
+    gradient_steps: int | None = Field(None, ge=1, description="gradients through the last n of them; null: all")
+    augmentations: int = Field(2, ge=1, description="random views of a picture that victim and teacher average over")
+    sample_steps: int = Field(8, ge=1, description="DDIM steps of the final pictures")
+    guidance: float = Field(1.0, ge=1, description="classifier-free guidance of the final pictures")
+    images: int = Field(8, ge=2, description="pictures of each class")
+    selected: float = Field(0.5, gt=0, le=1, description="share of them that the victim's confidence selects")
+    look_every: int = Field(50, ge=1, description="steps between looks at Frechet distance and success")
+    look_images: int = Field(96, ge=64, description="pictures of a look")
+    frechet_slack: float = Field(1.3, ge=1, description="bounds on the Frechet distance are this times the larger of "
+                                                        "real against real and the untouched prior against real")
+
+
+class LabelConfig(Config):
+    """Settings of ``latentprint audit label``."""
+
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    device: DeviceName = Field("auto", description="auto, cpu or cuda")
+    precision: Precision = Field("bf16", description="fp32 or bf16 autocast")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as PyTorch takes")
+    assets: Path | None = Field(None, description="folder with networks from 'latentprint pretrain'; null: packaged")
+    teacher: str = Field("teacher", description="asset that the attack uses as recogniser")
+    judge: str = Field("judge", description="asset that judges identity")
+    data: DataConfig = Field(DataConfig(), description="people")
+    victim: ModelConfig = Field(ModelConfig(), description="the model under audit")
+    evaluators: list[ModelConfig] = Field([ModelConfig(model="builtin:resnet"), ModelConfig(model="builtin:mixer")],
+                                          min_length=1, description="models that judge, of other architectures")
+    adapt: AdaptConfig = Field(AdaptConfig(), description="fitting codec and prior to the public people")
+    attack: AttackConfig = Field(AttackConfig(), description="the attack")
+    resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
+    save_every: int = Field(50, ge=1, description="steps between checkpoints")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # For tests: runs every line, means nothing.
+    "tiny": {
+        "precision": "fp32",
+        "data": {"private": {"kind": "procedural", "people": 4, "photos": 6},
+                 "public": [{"kind": "procedural", "people": 24, "photos": 3, "first_identity": 100_000}],
+                 "evaluation": {"kind": "procedural", "people": 40, "photos": 4, "first_identity": 200_000},
+                 "n_heldout": 2},
+        "victim": {"steps": 12, "batch": 16},
+        "evaluators": [{"model": "builtin:resnet", "steps": 12, "batch": 16},
+                       {"model": "builtin:mixer", "steps": 12, "batch": 16}],
+        "attack": {"pairs": 4, "horizon": 4, "images": 2, "look_every": 4, "look_images": 64, "sample_steps": 2,
+                   "augmentations": 1, "ddim_steps": 1, "stages.0.steps": 4, "stages.0.min_steps": 2,
+                   "stages.1.steps": 6, "stages.1.min_steps": 2, "stages.2.steps": 6, "stages.2.min_steps": 2,
+                   "stages.0.batch": 4, "stages.1.batch": 4, "stages.2.batch": 4},
+        "save_every": 2,
+    },
+    "small": {},
+    # Fewer people: the shape of the main job in some minutes.
+    "demo": {
+        "data": {"private": {"kind": "procedural", "people": 16, "photos": 30},
+                 "public": [{"kind": "procedural", "people": 500, "photos": 3, "first_identity": 100_000}],
+                 "evaluation": {"kind": "procedural", "people": 120, "photos": 4, "first_identity": 200_000},
+                 "n_heldout": 6},
+        "victim": {"steps": 350},
+        "evaluators": [{"model": "builtin:resnet", "steps": 350}, {"model": "builtin:mixer", "steps": 350}],
+        "attack": {"stages.0.steps": 10, "stages.0.min_steps": 10, "stages.1.steps": 60, "stages.1.min_steps": 30,
+                   "horizon": 40, "stages.2.steps": 110, "stages.2.min_steps": 60},
+    },
+    # The notes' step counts, for a GPU.
+    "full": {
+        "data": {"private": {"kind": "procedural", "people": 200, "photos": 60},
+                 "public": [{"kind": "procedural", "people": 5000, "photos": 6, "first_identity": 100_000}]},
+        "victim": {"steps": 4000, "batch": 128},
+        "evaluators": [{"model": "builtin:resnet", "steps": 4000, "batch": 128},
+                       {"model": "builtin:mixer", "steps": 4000, "batch": 128}],
+        "attack": {"horizon": 600, "ddim_steps": 4, "augmentations": 4, "sample_steps": 20, "images": 20,
+                   "stages.0.steps": 500, "stages.0.min_steps": 200, "stages.1.steps": 1000,
+                   "stages.1.min_steps": 500, "stages.2.steps": 2000, "stages.2.min_steps": 1000,
+                   "stages.0.batch": 32, "stages.1.batch": 32, "stages.2.batch": 32},
+        "save_every": 200,
+    },
+}  # fmt: skip

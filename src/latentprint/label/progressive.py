@@ -1,0 +1,261 @@
+"""The three stages at work: what each step optimises, when a stage ends, what is watched meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_adapter
+from latentprint.diffusion.prior import TRAIN_STEPS, progress_of, signal_and_noise
+from latentprint.diffusion.swap import Scene
+from latentprint.engine.device import autocast
+from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.engine.run import RunDir
+from latentprint.engine.seeds import derive, step_generator
+from latentprint.label.embedding import LabelEmbedding, Manifold
+from latentprint.label.look import Look, Watch
+from latentprint.label.presets import AttackConfig
+from latentprint.label.stages import Stage
+from latentprint.label.tools import Tools
+from latentprint.label.views import random_views
+from latentprint.losses.attribute import attribute_mse
+from latentprint.losses.classification import top_k_margin
+from latentprint.losses.denoising import prior_mse
+from latentprint.losses.identity import align, embedding_norm, identity_cosine
+from latentprint.losses.perceptual import feature_distance
+from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
+from latentprint.models.attributes import GROUP_COLUMNS
+from latentprint.schedules import PhaseClock, cosine_lambda, linear_lambda, mix, plateau
+from latentprint.victim import Victim
+
+#: Below this progress an estimate of the clean picture from one prediction says too little to be a loss.
+LEAST_PROGRESS = 0.2
+
+
+@dataclass
+class StageResult:
+    """How a stage went."""
+
+    name: str
+    steps: int
+    reason: str
+    seconds: float
+    skipped: int
+
+
+@dataclass
+class Memory:
+    """What the rules of a stage remember; part of its checkpoint."""
+
+    horizon: float
+    frechets: list[float] = field(default_factory=list)
+    aligns: list[float] = field(default_factory=list)
+    last: dict[str, float] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class Progressive:
+    """Adapters and label embedding, led through the recipe.
+
+    Args:
+        pairs: ``(C, n)`` public photos of each class. start: ``(C, 512)`` first label embeddings.
+    """
+
+    def __init__(self, tools: Tools, config: AttackConfig, victim: Victim, pairs: Tensor, start: Tensor, run: RunDir,
+                 seed: int, precision: str = "fp32", save_every: int = 50) -> None:
+        self.tools, self.config, self.victim, self.pairs = tools, config, victim, pairs
+        self.run, self.seed, self.precision, self.save_every = run, seed, precision, save_every
+        self.device = tools.device
+        torch.manual_seed(derive(seed, "labels"))
+        if config.initial == "random":
+            start = F.normalize(torch.randn(start.shape), dim=1)
+        self.labels = LabelEmbedding(start).to(self.device)
+        self.manifold = Manifold(tools.embeddings)
+        self.clock = PhaseClock()
+        self.results: list[StageResult] = []
+        self.watch = Watch(tools, config, victim, seed)
+
+    def fit(self) -> list[StageResult]:
+        """All stages, each from its checkpoint where there is one."""
+        for number, stage in enumerate(self.config.stages):
+            self._add_adapters(stage)
+            loop = StageLoop(self, stage, number).fit()
+            self.results.append(StageResult(stage.name, loop.step, loop.reason, loop.seconds, loop.skipped))
+        adapter_parameters(self.tools.swapper.prior, trained=False)
+        return self.results
+
+    def _add_adapters(self, stage: Stage) -> None:
+        present = getattr(self.tools.swapper.prior.unet, "peft_config", {})
+        for scope in ("reference", "all") if stage.adapters == "all" else ("reference",):
+            if scope not in present:
+                torch.manual_seed(derive(self.seed, "adapter", scope))
+                add_adapter(self.tools.swapper.prior, scope, scope, self.config.rank)
+
+
+class StageLoop:
+    """One stage: draws a step's batch, computes its losses, decides when it is over."""
+
+    def __init__(self, owner: Progressive, stage: Stage, number: int) -> None:
+        self.o, self.stage, self.number = owner, stage, number
+        self.memory = Memory(float(owner.config.horizon))
+        names = tuple(stage.losses)
+        self.weighting: UncertaintyWeighting | FixedWeighting = (
+            UncertaintyWeighting(names) if stage.weighting == "uncertainty"
+            else FixedWeighting(names, dict.fromkeys(names, 1.0)))
+        self.weighting.to(owner.device)
+        self.lam = {"image": 0.0, "mixed": 0.0, "label": 1.0}[stage.identity]
+
+    def fit(self) -> Loop:
+        o, stage = self.o, self.stage
+        groups: list[dict[str, Any]] = [
+            {"params": adapter_parameters(o.tools.swapper.prior), "lr": stage.lora_lr},
+            {"params": list(o.labels.parameters()) if stage.embedding_lr else [], "lr": stage.embedding_lr},
+            {"params": list(self.weighting.parameters()), "lr": stage.log_variance_lr, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
+        states: dict[str, Any] = {"adapters": AdapterState(o.tools.swapper.prior), "labels": o.labels,
+                                  "weighting": self.weighting, "clock": o.clock, "memory": self.memory}
+        return Loop(o.run, stage.name, optimizer, states, stage.steps, warm_cosine(stage.steps, 5, floor=0.1),
+                    save_every=o.save_every, log_every=min(10, o.config.look_every)).fit(self.loss_at, self.after)
+
+    def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        o = self.o
+        if self.stage.identity == "mixed":
+            anneal = cosine_lambda if o.config.annealing == "cosine" else linear_lambda
+            self.lam = anneal(o.clock.phase)
+            o.clock.advance(self.memory.horizon)
+        with autocast(o.device, o.precision):  # type: ignore[arg-type]
+            raw = self._label_losses(step) if self.stage.identity == "label" else self._photo_losses(step)
+        raw = {name: value.float() for name, value in raw.items()}
+        scaled = {name: self.stage.losses[name] * raw[name] for name in self.stage.losses}
+        logs: dict[str, Tensor | float] = {f"raw/{name}": value.detach() for name, value in raw.items()}
+        logs |= {f"weight/{name}": value for name, value in self.weighting.weights().items()}
+        if self.stage.identity == "mixed":
+            self.memory.aligns.append(float(raw["align"]) if "align" in raw else float("nan"))
+            logs |= {"lambda": self.lam, "horizon": self.memory.horizon}
+        return self.weighting(scaled), {**logs, **self.memory.last}
+
+    def _photo_losses(self, step: int) -> dict[str, Tensor]:
+        """Stages 0 and 1: attribute image and target are the same public photo."""
+        o, batch = self.o, self.stage.batch
+        rng = step_generator(o.seed, self.stage.name, step)
+        if self.stage.identity == "mixed":
+            classes = torch.randint(len(o.pairs), (batch,), generator=rng)
+            index = o.pairs[classes, torch.randint(o.pairs.shape[1], (batch,), generator=rng)]
+        else:
+            classes, index = None, torch.randint(len(o.tools.public), (batch,), generator=rng)
+        photo = o.tools.embeddings[index].to(o.device)
+        losses: dict[str, Tensor] = {}
+        identity = photo
+        if classes is not None:
+            raw = o.labels.raw(classes.to(o.device))
+            label = F.normalize(raw, dim=1)
+            identity = mix(photo, label, self.lam, o.config.mixing)
+            losses["norm"] = embedding_norm(raw).mean()
+            losses["align"] = o.config.beta * (1 - self.lam) * align(label, photo).mean()
+        scene = o.tools.scenes.take(index).to(o.device)
+        losses |= self._denoising(scene, identity, rng, "perceptual" in self.stage.losses)
+        return {name: losses[name] for name in self.stage.losses}
+
+    def _denoising(self, scene: Scene, identity: Tensor, rng: torch.Generator, perceptual: bool) -> dict[str, Tensor]:
+        swapper = self.o.tools.swapper
+        timestep = torch.randint(TRAIN_STEPS, (len(scene),), generator=rng).to(self.o.device)
+        noise = torch.randn(scene.latent.shape, generator=rng).to(self.o.device)
+        a, s = signal_and_noise(swapper.schedule, timestep, noise)
+        noisy = a * scene.latent + s * noise
+        clean, predicted = swapper.predict(noisy, timestep, scene, identity)
+        # v = a eps - s x0, so that the loss is that of the prior's own training
+        losses = {"prior": prior_mse(a * predicted - s * clean, a * noise - s * scene.latent).mean()}
+        if perceptual:
+            picture, progress = swapper.paste(clean, scene), progress_of(timestep)
+            network = self.o.tools.attributes
+            distance = feature_distance(network.depths(picture), network.depths(scene.image))
+            losses["perceptual"] = (distance * progress * (progress >= LEAST_PROGRESS)).mean()
+        return losses
+
+    def _label_losses(self, step: int) -> dict[str, Tensor]:
+        """Stage 2: a swap of a class's identity onto a public attribute image; there is no photo of the person."""
+        o, wanted = self.o, self.stage.losses
+        rng = step_generator(o.seed, self.stage.name, step)
+        classes = torch.randint(len(o.pairs), (self.stage.batch,), generator=rng)
+        index = torch.randint(len(o.tools.public), (self.stage.batch,), generator=rng)
+        seeds = torch.randint(2**62, (self.stage.batch,), generator=rng)
+        classes, scene = classes.to(o.device), o.tools.scenes.take(index).to(o.device)
+        raw = o.labels.raw(classes)
+        label = F.normalize(raw, dim=1)
+        losses: dict[str, Tensor] = {"norm": embedding_norm(raw).mean()}
+        if "manifold" in wanted:
+            losses["manifold"] = o.manifold.excess(label).mean()
+        if "prior" in wanted:
+            photos = torch.randint(len(o.tools.public), (max(2, self.stage.batch // 2),), generator=rng)
+            losses |= self._denoising(o.tools.scenes.take(photos).to(o.device),
+                                      o.tools.embeddings[photos].to(o.device), rng, False)
+        if {"cls", "id", "attribute", "perceptual"} & set(wanted):
+            picture = o.tools.swapper.ddim(label, scene, seeds, o.config.ddim_steps, o.config.gradient_steps)
+            losses |= self._picture_losses(picture, scene, classes, label, rng)
+        return {name: losses[name] for name in wanted}
+
+    def _picture_losses(self, picture: Tensor, scene: Scene, classes: Tensor, label: Tensor,
+                        rng: torch.Generator) -> dict[str, Tensor]:
+        o, views = self.o, self.o.config.augmentations
+        seen = random_views(picture, views, rng)
+        losses = {
+            "cls": top_k_margin(o.victim(seen).float(), classes.repeat(views)).loss.mean(),
+            "id": identity_cosine(o.tools.teacher(seen), label.repeat(views, 1)).mean(),
+        }
+        network = o.tools.attributes
+        if "attribute" in self.stage.losses:
+            losses["attribute"] = attribute_mse(network(picture), scene.attributes, GROUP_COLUMNS).mean()
+        if "perceptual" in self.stage.losses:
+            losses["perceptual"] = feature_distance(network.depths(picture), network.depths(scene.image)).mean()
+        return losses
+
+    def after(self, step: int) -> str | None:
+        """Look now and then, slow the annealing when the Frechet distance jumps, and say when the stage is over."""
+        o, stage, memory = self.o, self.stage, self.memory
+        if step % o.config.look_every and step != stage.steps:
+            return None
+        look = o.watch.look(stage.identity, o.labels, self.number * 100_000 + step)
+        if stage.identity == "mixed" and memory.frechets and look.frechet > memory.frechets[-1] + o.watch.jump:
+            memory.horizon *= o.config.slow_down
+        memory.frechets.append(look.frechet)
+        memory.last = look.values()
+        o.run.log(f"{stage.name}-look", step, memory.last)
+        return self._verdict(look) if step >= stage.min_steps else None
+
+    def _verdict(self, look: Look) -> str | None:
+        stage, memory, bound = self.stage, self.memory, self.o.watch.bound
+        calm = look.frechet < bound
+        if stage.identity == "image":
+            return f"Frechet distance {look.frechet:.2f} < {bound:.2f}" if calm else None
+        if stage.identity == "mixed":
+            aligned = self._alignment() < stage.align_bound
+            settled = plateau(memory.aligns, 20, 0.02)
+            if self.lam < 0.99 or not (aligned or settled) or not calm:
+                return None
+            return "handed over: " + ("aligned" if aligned else "alignment no longer falling")
+        if look.success >= stage.success_bound and look.identity >= stage.identity_bound and calm:
+            return f"success {look.success:.2f}, identity {look.identity:.2f}"
+        return None
+
+    def _alignment(self) -> float:
+        """Distance of label embeddings to the mean of their photos, whatever lambda makes of its weight."""
+        o = self.o
+        with torch.no_grad():
+            target = F.normalize(o.tools.embeddings[o.pairs].mean(1), dim=1).to(o.device)
+            classes = torch.arange(len(o.pairs), device=o.device)
+            return float(align(o.labels(classes), target).mean())
+
+
+def trained_parameters(progressive: Progressive) -> list[nn.Parameter]:
+    """Adapters and label embedding, for tests and reports."""
+    return [*adapter_parameters(progressive.tools.swapper.prior), *progressive.labels.parameters()]

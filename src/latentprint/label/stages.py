@@ -1,0 +1,53 @@
+"""The three-stage recipe as a value: a tuple of frozen stages, so that an ablation is another tuple.
+
+A photo's embedding conditions the prior at first, a learned label embedding in the end. Stage 0 warms the adapters
+up on photos, stage 1 leads the condition over from photo to label, stage 2 works from the label alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from latentprint.config import Config
+
+Identity = Literal["image", "mixed", "label"]
+LossName = Literal["prior", "perceptual", "norm", "align", "cls", "id", "attribute", "manifold"]
+
+
+class Stage(Config):
+    """One stage.
+
+    Its losses: ``prior`` (denoising error on public photos), ``perceptual`` (to the target photo), ``norm`` and
+    ``align`` of the label embedding, ``cls`` (the victim's answer), ``id`` (teacher against label embedding),
+    ``attribute`` (pose, expression and light of the attribute image), ``manifold`` (typical of public embeddings).
+    """
+
+    name: str = Field("stage", pattern=r"^[a-z][a-z0-9-]*$", description="phase name in the logs")
+    identity: Identity = Field("image", description="what conditions the prior: image, mixed or label")
+    adapters: Literal["reference", "all"] = Field("reference", description="LoRA on reference attention alone, or "
+                                                                           "also on self-attention and convolutions")
+    losses: dict[LossName, float] = Field({"prior": 1.0}, min_length=1, description="losses and their scales")
+    weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="sum as scaled, or learned weights")
+    steps: int = Field(100, ge=1, description="step cap")
+    min_steps: int = Field(10, ge=1, description="it does not end earlier")
+    batch: int = Field(16, ge=2, description="pictures a step")
+    lora_lr: float = Field(1e-4, ge=0, description="learning rate of the adapters")
+    embedding_lr: float = Field(1e-3, ge=0, description="learning rate of the label embedding; 0: not trained")
+    log_variance_lr: float = Field(1e-4, ge=0, description="learning rate of uncertainty weights")
+    align_bound: float = Field(0.1, ge=0, description="a mixed stage ends below this alignment loss (0 to 4)")
+    success_bound: float = Field(1.0, ge=0, le=1, description="a label stage ends at this success on the victim")
+    identity_bound: float = Field(0.9, ge=-1, le=1, description="... and this similarity to the label embedding")
+
+
+WARM_UP = Stage(name="stage0", identity="image", losses={"prior": 1.0, "perceptual": 0.1}, steps=40, min_steps=20,
+                embedding_lr=0.0)
+HAND_OVER = Stage(name="stage1", identity="mixed", losses={"prior": 1.0, "perceptual": 0.1, "norm": 0.1, "align": 1.0},
+                  steps=120, min_steps=50)
+LABEL_ONLY = Stage(name="stage2", identity="label", adapters="all", weighting="uncertainty",
+                   losses={"prior": 1.0, "cls": 1.0, "id": 1.0, "attribute": 0.1, "norm": 0.1, "manifold": 0.1},
+                   steps=300, min_steps=150, lora_lr=1e-5)
+
+#: The notes' recipe with step counts for two CPU cores; their own counts are in the preset ``full``.
+PROGRESSIVE = (WARM_UP, HAND_OVER, LABEL_ONLY)

@@ -1,0 +1,73 @@
+"""What the adversary brings along: teacher, codec, attribute network, prior and encoded public photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latentprint.data.base import ImageSet
+from latentprint.diffusion.prior import FaceSwapPrior
+from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.engine.device import lay_out, pick_device
+from latentprint.errors import UserError
+from latentprint.label.presets import LabelConfig
+from latentprint.models.assets import load_asset
+from latentprint.models.attributes import AttributeNetwork, in_batches
+from latentprint.models.codec import Codec
+from latentprint.models.recognisers import embed
+
+#: Principal axes of the attribute network's features that Frechet distances of a look use: few pictures suffice.
+LOOK_AXES = 32
+
+
+@dataclass
+class Tools:
+    """The adversary's means, all made of public data.
+
+    Attributes:
+        public: photos with holes. scenes: the same, encoded. embeddings: ``(N, 512)`` of the teacher.
+        features: ``(N, 128)`` of the Frechet extractor. axes: ``(128, LOOK_AXES)`` its principal axes.
+    """
+
+    swapper: Swapper
+    teacher: nn.Module
+    public: ImageSet
+    scenes: Scene
+    embeddings: Tensor
+    features: Tensor
+    axes: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.teacher.parameters()).device
+
+    @property
+    def attributes(self) -> AttributeNetwork:
+        network = self.swapper.attributes
+        assert isinstance(network, AttributeNetwork)
+        return network
+
+    def with_prior(self, prior: FaceSwapPrior) -> Tools:
+        """The same tools around another prior."""
+        swapper = Swapper(prior, self.swapper.codec, self.swapper.attributes)
+        return Tools(swapper, self.teacher, self.public, self.scenes, self.embeddings, self.features, self.axes)
+
+
+def load_swapper(config: LabelConfig) -> Swapper:
+    """Codec, attribute network and prior as shipped, on the device."""
+    device = pick_device(config.device)
+    codec, attributes, prior = (lay_out(load_asset(name, config.assets), device)
+                                for name in ("codec", "attributes", "prior"))
+    if not isinstance(codec, Codec) or not isinstance(prior, FaceSwapPrior):
+        raise UserError("assets: 'codec' and 'prior' must be those that 'latentprint pretrain' makes")
+    return Swapper(prior, codec, attributes)
+
+
+def encode(swapper: Swapper, teacher: nn.Module, public: ImageSet) -> Tools:
+    """Look at every public photo once."""
+    features = in_batches(swapper.attributes, public.images, "pooled")
+    _, _, vectors = torch.linalg.svd(features - features.mean(0), full_matrices=False)
+    return Tools(swapper, teacher, public, swapper.scenes(public), embed(teacher, public.images), features,
+                 vectors[:LOOK_AXES].T)

@@ -1,0 +1,31 @@
+"""Random differentiable views of a picture: victim and teacher see several and their gradients are averaged.
+
+Gradients of one view carry what only that view shows; averaging over augmentations keeps what the face shows
+(arXiv 2509.20177 lifts a standard attack from 81.6 to 93.7% by this alone).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def random_views(x: Tensor, count: int, rng: torch.Generator, turn: float = 0.05, shift: float = 0.03,
+                 zoom: float = 0.04, light: float = 0.08) -> Tensor:
+    """``count`` views of each picture, ``(count * B, 3, H, W)``, view-major.
+
+    Args:
+        x: ``(B, 3, H, W)`` in [0, 1].
+        rng: CPU generator.
+        turn: largest rotation, radians. shift, zoom: largest, as shares of the picture. light: largest gain.
+    """
+    views = x.repeat(count, 1, 1, 1)
+    unit = torch.rand(len(views), 5, generator=rng).to(x) * 2 - 1
+    angle, scale = turn * unit[:, 0], 1 + zoom * unit[:, 1]
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    matrix = torch.stack([torch.stack([cos, -sin, 2 * shift * unit[:, 2]], 1),
+                          torch.stack([sin, cos, 2 * shift * unit[:, 3]], 1)], 1)
+    grid = F.affine_grid(matrix, list(views.shape), align_corners=False)
+    moved = F.grid_sample(views, grid, padding_mode="reflection", align_corners=False)
+    return moved * (1 + light * unit[:, 4]).view(-1, 1, 1, 1)

@@ -1,0 +1,39 @@
+"""Pure loss functions, one value per sample where the loss is per sample, and the ways to add them up."""
+
+from latentprint.losses.attribute import attribute_mse
+from latentprint.losses.classification import (
+    Bounded,
+    adaptive_k,
+    centre_distance,
+    cross_entropy,
+    max_margin,
+    poincare,
+    top_k_margin,
+)
+from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
+from latentprint.losses.diversity import diversity_hinge
+from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine
+from latentprint.losses.perceptual import feature_distance
+from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
+
+__all__ = [
+    "Bounded",
+    "FixedWeighting",
+    "UncertaintyWeighting",
+    "adaptive_k",
+    "align",
+    "attribute_mse",
+    "centre_distance",
+    "contrastive_identity",
+    "cross_entropy",
+    "diversity_hinge",
+    "embedding_norm",
+    "feature_distance",
+    "identity_cosine",
+    "max_margin",
+    "poincare",
+    "prior_cosine",
+    "prior_mse",
+    "progress_weight",
+    "top_k_margin",
+]

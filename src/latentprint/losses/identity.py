@@ -1,0 +1,75 @@
+"""Losses on identity embeddings: ``(B, D)`` to ``(B,)``. A recogniser's embeddings are unit vectors."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def identity_cosine(embedding: Tensor, identity: Tensor) -> Tensor:
+    """``1 - cos(F(x_hat), e_id)``: is this the person it should be?
+
+    Args:
+        embedding: ``(B, D)`` the teacher's embedding of the generated image.
+        identity: ``(B, D)`` the embedding that conditioned the prior.
+
+    Returns:
+        ``(B,)`` in [0, 2].
+
+    Source: notes, equation 4.5; Deng et al. 2019, ArcFace (arXiv:1801.07698), for the embedding.
+    """
+    return 1 - F.cosine_similarity(embedding, identity, dim=1)
+
+
+def contrastive_identity(
+    embedding: Tensor,
+    identity: Tensor,
+    negatives: Tensor,
+    margin: float = 0.4,
+    own: Tensor | None = None,
+) -> Tensor:
+    """``max(0, m + max_neg cos(F(x_hat), e_neg) - cos(F(x_hat), e_id))``: nearer to its own than to others.
+
+    Args:
+        embedding: ``(B, D)`` the teacher's embedding of the generated image.
+        identity: ``(B, D)`` the embedding that conditioned the prior.
+        negatives: ``(K, D)`` embeddings of other classes, the same for the whole batch.
+        margin: cosine by which the own identity must lead; the notes ask for 0.3 to 0.5.
+        own: ``(B,)`` int64, the row of ``negatives`` that is the sample's own class and does not count, so
+            that the whole table of label embeddings can be given. None when no row is.
+
+    Returns:
+        ``(B,)`` in [0, m + 2]; 0 where there is no other class. Gradients reach all three embeddings: detach
+        those that should stand still.
+
+    Source: notes, loss B2.
+    """
+    to_others = F.normalize(embedding, dim=1) @ F.normalize(negatives, dim=1).T
+    if own is not None:
+        to_others = to_others.scatter(1, own[:, None], float("-inf"))
+    return F.relu(margin + to_others.amax(1) - F.cosine_similarity(embedding, identity, dim=1))
+
+
+def align(label: Tensor, teacher: Tensor) -> Tensor:
+    """``||e_label - e_teacher||^2``, **summed** over dimensions: 2 - 2 cos for unit vectors.
+
+    The notes' snippet takes the mean over 512 dimensions, at most 0.0078 for unit vectors, so that its bound
+    of 0.1 always held; their formula is the sum, and so is this.
+
+    Args:
+        label, teacher: ``(B, D)``.
+
+    Returns:
+        ``(B,)`` in [0, 4] for unit vectors.
+
+    Source: notes, alignment loss of stage 1.
+    """
+    return (label - teacher).square().sum(1)
+
+
+def embedding_norm(embedding: Tensor) -> Tensor:
+    """``(||e|| - 1)^2``: the prior was trained on unit vectors only. ``(B, D)`` to ``(B,)`` in [0, inf).
+
+    Source: notes, embedding-norm loss of stage 1.
+    """
+    return (embedding.norm(dim=1) - 1).square()

@@ -1,0 +1,112 @@
+"""Small pretrained networks that ship with the package, and the record of how each was made.
+
+``assets.json`` holds, for each asset: file, SHA-256, kind, the command, configuration and seed that made it and the
+metrics it reached. ``latentprint pretrain`` remakes any of them into a folder of the same form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from latentprint.engine.state import write_text
+from latentprint.errors import UserError
+from latentprint.models.attributes import AttributeNetwork
+from latentprint.models.codec import Codec
+from latentprint.models.loading import load_state
+from latentprint.models.recognisers import build_recogniser
+
+PACKAGED = Path(__file__).parent.parent / "assets"
+INDEX = "assets.json"
+
+_BUILDERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "codec": lambda record: Codec(),
+    "recogniser": lambda record: build_recogniser(record["architecture"]),
+    "attributes": lambda record: AttributeNetwork(),
+}
+
+
+def register_builder(kind: str, build: Callable[[Mapping[str, Any]], nn.Module]) -> None:
+    """Let a module higher up (the prior) say how its asset is built from its record."""
+    _BUILDERS[kind] = build
+
+
+def read_index(folder: Path = PACKAGED) -> dict[str, dict[str, Any]]:
+    """Asset name -> record; empty when the folder has none."""
+    path = folder / INDEX
+    if not path.is_file():
+        return {}
+    try:
+        index: dict[str, dict[str, Any]] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"assets index {path} is not valid JSON ({error})") from error
+    return index
+
+
+def load_asset(name: str, folder: Path | None = None) -> nn.Module:
+    """A frozen network in evaluation mode.
+
+    Args:
+        name: e.g. ``codec``, ``teacher``, ``judge``, ``attributes``, ``prior``.
+        folder: where to look first (what ``latentprint pretrain`` wrote); the packaged assets are the fallback.
+
+    Raises:
+        UserError: not there, or the file is not the one that was recorded.
+    """
+    for place in (folder, PACKAGED):
+        if place is None or name not in (index := read_index(place)):
+            continue
+        record = index[name]
+        path = place / record["file"]
+        if not path.is_file() or file_hash(path) != record["sha256"]:
+            raise UserError(f"asset {name}: {path} is missing or is not the file recorded in {INDEX}; "
+                            "remake it with 'latentprint pretrain' or reinstall the package")
+        module = _BUILDERS[record["kind"]](record)
+        weights = {key: value.float() if value.is_floating_point() else value
+                   for key, value in load_state(path).items()}
+        module.load_state_dict(weights)
+        return module.eval().requires_grad_(False)
+    raise UserError(f"asset {name!r} is not among the packaged assets; make it with 'latentprint pretrain'")
+
+
+def save_asset(folder: Path, name: str, module: nn.Module, record: Mapping[str, Any]) -> Path:
+    """Write ``name.safetensors`` in half precision and its record into ``folder``'s index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    weights = {key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+               for key, value in module.state_dict().items()}
+    save_file(weights, path)
+    index = read_index(folder)
+    index[name] = {"file": path.name, "sha256": file_hash(path), "bytes": path.stat().st_size, **record}
+    write_text(folder / INDEX, json.dumps(dict(sorted(index.items())), indent=1) + "\n")
+    return path
+
+
+def list_assets(folder: Path = PACKAGED) -> list[dict[str, Any]]:
+    """One dict an asset: the record, its name, and ``ok`` when the file is there with the recorded hash."""
+    rows = []
+    for name, record in read_index(folder).items():
+        path = folder / record["file"]
+        rows.append({"name": name, **record, "ok": path.is_file() and file_hash(path) == record["sha256"]})
+    return rows
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def half_round(module: nn.Module) -> nn.Module:
+    """Round the weights to what half precision stores, so that metrics are those of the shipped file."""
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.half().float())
+    return module

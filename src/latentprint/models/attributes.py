@@ -1,0 +1,56 @@
+"""The attribute network: pose, expression and light of a face, differentiable.
+
+Its trunk doubles as the embedded perceptual network (three depths) and as the extractor of Frechet distances, both
+of which the reports name as such.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentprint.data.procedural import ATTRIBUTE_GROUPS, ATTRIBUTE_NAMES
+from latentprint.models.blocks import ResidualPReLU
+
+#: Columns of each attribute group, e.g. pose -> (0, 1, 2).
+GROUP_COLUMNS = {group: tuple(ATTRIBUTE_NAMES.index(n) for n in names) for group, names in ATTRIBUTE_GROUPS.items()}
+FEATURE_DIM = 128
+
+
+class AttributeNetwork(nn.Module):
+    """x ``(B, 3, H, W)`` in [0, 1] -> ``(B, 10)``, in the order of ``ATTRIBUTE_NAMES``, each about [-1, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32),
+                                  nn.PReLU(32))
+        self.stages = nn.ModuleList([ResidualPReLU(32, 32, 2), ResidualPReLU(32, 64, 2), ResidualPReLU(64, 128, 2)])
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(FEATURE_DIM * 16, 128), nn.PReLU(),
+                                  nn.Linear(128, len(ATTRIBUTE_NAMES)))
+
+    def depths(self, x: Tensor) -> list[Tensor]:
+        """Feature maps at three depths, coarse last."""
+        maps = []
+        h = self.stem(x * 2 - 1)
+        for stage in self.stages:
+            h = stage(h)
+            maps.append(h)
+        return maps
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """``(B, 128)`` features of the deepest map, averaged over space: the extractor of Frechet distances."""
+        return self.depths(x)[-1].mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != 64:
+            x = F.interpolate(x, (64, 64), mode="bilinear", antialias=True)
+        return self.head(self.depths(x)[-1])
+
+
+@torch.no_grad()
+def in_batches(function: nn.Module, images: Tensor, method: str = "forward", batch: int = 256) -> Tensor:
+    """``function.method`` over uint8 images ``(N, 3, H, W)`` without gradient, results on the CPU."""
+    device = next(function.parameters()).device
+    call = getattr(function, method)
+    return torch.cat([call(chunk.to(device).float() / 255).cpu() for chunk in images.split(batch)])

@@ -1,0 +1,48 @@
+"""The embedded codec: a picture <-> a latent at a quarter of its size (64x64x3 <-> 16x16x4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from latentprint.models.blocks import NormResidual
+
+LATENT_CHANNELS = 4
+DOWNSCALE = 4
+
+
+class Codec(nn.Module):
+    """A small deterministic autoencoder; latents are scaled to about unit variance.
+
+    Pictures ``(B, 3, H, W)`` lie in [0, 1], latents are ``(B, 4, H/4, W/4)``; H and W are multiples of 4.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2), nn.Conv2d(12, width // 2, 3, 1, 1), NormResidual(width // 2, width // 2),
+            nn.PixelUnshuffle(2), nn.Conv2d(2 * width, 2 * width, 1), NormResidual(2 * width, 2 * width),
+            nn.GroupNorm(8, 2 * width), nn.SiLU(), nn.Conv2d(2 * width, LATENT_CHANNELS, 3, 1, 1),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.Conv2d(LATENT_CHANNELS, 2 * width, 3, 1, 1), NormResidual(2 * width, 2 * width),
+            NormResidual(2 * width, 2 * width), nn.Conv2d(2 * width, 4 * width, 1), nn.PixelShuffle(2),
+            NormResidual(width, width), nn.GroupNorm(8, width), nn.SiLU(),
+            nn.Conv2d(width, 12, 3, 1, 1), nn.PixelShuffle(2),
+        )  # fmt: skip
+        self.register_buffer("mean", torch.zeros(1, LATENT_CHANNELS, 1, 1))
+        self.register_buffer("std", torch.ones(1, LATENT_CHANNELS, 1, 1))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latent of a picture, standardised per channel."""
+        return (self.encoder(x * 2 - 1) - self.mean) / self.std
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Picture of a latent. Not clamped, so that gradients flow; clamp before looking at it."""
+        return (self.decoder(z * self.std + self.mean) + 1) / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))

@@ -1,0 +1,234 @@
+"""A classifier from the words a user writes: a name, a file, or a function of their own.
+
+==============================  =====================================================================
+``builtin:vgg|resnet|mixer``    `latentprint.models.classifiers`
+``timm:NAME``                   timm's architecture, untrained: give weights
+``torchvision:NAME``            torchvision's classifier, untrained: give weights
+``FILE.pt2``                    a program saved by ``torch.export.save``
+``FILE.pt`` (.pth, .ts)         a program saved by ``torch.jit.save``
+``FILE.py:NAME``                a callable ``(n_classes) -> nn.Module`` in a Python file
+``PACKAGE.MODULE:NAME``         the same in an importable module
+==============================  =====================================================================
+
+The last four are programs: they run when loaded, so they are loaded only because the user named them.
+*Weights* come from anywhere, and so never run: safetensors, or ``torch.load(weights_only=True)``; what needs
+a full pickle, in a weights file or inside a ``.pt2``, is refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from latentprint.errors import UserError
+from latentprint.models import classifiers
+
+REFUSED = ("needs a full pickle, which can run any code when it is loaded: save the weights alone, "
+           "as safetensors or by torch.save(module.state_dict(), ...)")
+
+
+class ExportedModule(nn.Module):
+    """An exported program as an ordinary module, its mode (``train``, ``eval``) fixed at export."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.program(x)
+
+    def train(self, mode: bool = True) -> ExportedModule:
+        return self
+
+
+def load_module(spec: str, n_classes: int, weights: Path | None = None) -> nn.Module:
+    """The network named by ``spec`` (see the module's table) with ``n_classes`` outputs, on the CPU.
+
+    Args:
+        weights: a state dict to load into it, every name matching.
+
+    Raises:
+        UserError: the spec, its file or its weights cannot be used, and why.
+    """
+    module = _from_spec(spec, n_classes)
+    if weights is not None:
+        _fill(module, load_state(weights), weights)
+    return module
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name, from safetensors or a state dict saved by torch.
+
+    A state dict under the key ``state_dict`` or ``model`` is found there.
+
+    Raises:
+        UserError: no such file, not a weights file, or one that needs a full pickle.
+    """
+    _must_exist(path)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path} is not a safetensors file: {error}") from None
+    state = _weights_only(path, str(path))
+    if isinstance(state, dict):
+        state = state.get("state_dict", state.get("model", state))
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state dict: expected tensors by name")
+    return state
+
+
+# ---- the forms of a spec ----
+
+
+def _from_spec(spec: str, n_classes: int) -> nn.Module:
+    kind, _, name = spec.partition(":")
+    if kind in _LIBRARIES and name:
+        return _LIBRARIES[kind](name, n_classes)
+    path = Path(spec)
+    if path.suffix == ".pt2":
+        return _exported(path)
+    if path.suffix in {".pt", ".pth", ".ts", ".torchscript"}:
+        return _torchscript(path)
+    source, _, name = spec.rpartition(":")
+    if source and name:
+        return _called(source, name, n_classes)
+    raise UserError(f"victim '{spec}' is none of builtin:NAME, timm:NAME, torchvision:NAME, FILE.py:NAME, "
+                    "PACKAGE.MODULE:NAME, a .pt2 file or a TorchScript file (.pt, .pth, .ts)")
+
+
+def _builtin(name: str, n_classes: int) -> nn.Module:
+    return classifiers.build(name, n_classes)
+
+
+def _timm(name: str, n_classes: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(f"timm has no model '{name}': see timm.list_models()")
+    return timm.create_model(name, pretrained=False, num_classes=n_classes)
+
+
+def _torchvision(name: str, n_classes: int) -> nn.Module:
+    from torchvision import models
+
+    if name not in models.list_models(models):
+        raise UserError(f"torchvision has no classifier '{name}': see torchvision.models.list_models()")
+    return models.get_model(name, weights=None, num_classes=n_classes)
+
+
+_LIBRARIES: dict[str, Callable[[str, int], nn.Module]] = {
+    "builtin": _builtin, "timm": _timm, "torchvision": _torchvision,
+}
+
+
+def _exported(path: Path) -> nn.Module:
+    _must_exist(path)
+    try:
+        _refuse_pickles(path)
+        return ExportedModule(torch.export.load(path).module())
+    except UserError:
+        raise
+    except Exception as error:  # the archive's reader raises whatever it trips over
+        raise UserError(f"{path} is not a program saved by torch.export.save: {first_line(error)}") from None
+
+
+def _torchscript(path: Path) -> nn.Module:
+    _must_exist(path)
+    try:
+        return torch.jit.load(path, map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path} is not a TorchScript program ({first_line(error)}): for a state dict, name "
+                        "the architecture as victim and the file as its weights") from None
+
+
+def _called(source: str, name: str, n_classes: int) -> nn.Module:
+    """``name(n_classes)`` from a Python file or an importable module."""
+    namespace = _python_file(Path(source)) if source.endswith(".py") else _importable(source)
+    factory = getattr(namespace, name, None)
+    if not callable(factory):
+        raise UserError(f"{source} has no callable '{name}'")
+    try:
+        module = factory(n_classes)
+    except Exception as error:
+        raise UserError(f"{source}:{name}({n_classes}) failed: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        kind = type(module).__name__
+        raise UserError(f"{source}:{name}({n_classes}) returned {kind}, expected a torch module")
+    return module
+
+
+def _python_file(path: Path) -> Any:
+    _must_exist(path)
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None and found.loader is not None  # a .py file always has a loader
+    namespace = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(namespace)
+    except Exception as error:
+        raise UserError(f"{path} failed to run: {type(error).__name__}: {error}") from error
+    return namespace
+
+
+def _importable(source: str) -> Any:
+    try:
+        return importlib.import_module(source)
+    except Exception as error:
+        raise UserError(f"cannot import '{source}': {type(error).__name__}: {error}") from error
+
+
+# ---- files ----
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        # torch lists every name that does not fit, a line each: the first says enough
+        lines = str(error).strip().splitlines()
+        raise UserError(f"{path} does not fit the victim: {lines[min(1, len(lines) - 1)].strip()}") from None
+
+
+def _weights_only(source: Path | io.BytesIO, name: str) -> Any:
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            raise UserError(f"{name} {REFUSED}") from None
+        raise UserError(f"{name} is not a weights file: {first_line(error)}") from None
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Raises for an archive with full pickles inside, which ``torch.export.load`` would run."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pt"):
+                _weights_only(io.BytesIO(archive.read(name)), f"{path} ({name})")
+            elif name.endswith("_config.json"):
+                entries = json.loads(archive.read(name))["config"].values()
+                if any(entry["use_pickle"] or "opaque_obj" in entry["path_name"] for entry in entries):
+                    raise UserError(f"{path} ({name}) {REFUSED}")
+        if not any(name.endswith("archive_format") for name in archive.namelist()):
+            raise UserError(f"{path} is in an old format: export it again with torch 2.9 or newer")
+
+
+def _must_exist(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or its type's name when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,81 @@
+"""Recognisers: a face picture -> a unit 512-vector, compared by cosine.
+
+Two that differ in architecture and margin: ``iresnet`` (residual PReLU, the attack's teacher) and ``convnext``
+(depthwise GELU, the judge of the evaluation). Both see the face through the same stated crop, so that hair and
+background, which belong to the photo and not to the person, mostly stay outside.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentprint.errors import UserError
+from latentprint.models.blocks import DepthwiseUnit, ResidualPReLU, crop_box
+
+EMBEDDING_DIM = 512
+#: The inner-face crop, (top, left, height, width) as shares of the picture: 48 x 48 of 64 x 64.
+FACE_CROP = (12 / 64, 8 / 64, 48 / 64, 48 / 64)
+
+
+class Recogniser(nn.Module):
+    """x ``(B, 3, H, W)`` in [0, 1] -> unit embeddings ``(B, 512)``; H and W are multiples of 16."""
+
+    def __init__(self, trunk: nn.Module, width: int, input_size: int = 48) -> None:
+        super().__init__()
+        self.trunk, self.input_size = trunk, input_size
+        side = input_size // 16
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(width * side * side, EMBEDDING_DIM, bias=False),
+                                  nn.BatchNorm1d(EMBEDDING_DIM))
+
+    def raw(self, x: Tensor) -> Tensor:
+        """Embeddings before normalisation, ``(B, 512)``."""
+        face = crop_box(x, FACE_CROP)
+        if face.shape[-1] != self.input_size:
+            face = F.interpolate(face, (self.input_size, self.input_size), mode="bilinear", antialias=True)
+        return self.head(self.trunk(face * 2 - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.raw(x).float(), dim=1)
+
+
+def iresnet() -> Recogniser:
+    """Residual PReLU network, 2 units a stage (1 in the last), widths 32 to 256, after a 2x2 space-to-depth stem."""
+    layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32),
+                               nn.PReLU(32)]
+    width = 32
+    for outer, stride, units in ((32, 1, 2), (64, 2, 2), (128, 2, 2), (256, 2, 1)):
+        layers += [ResidualPReLU(width, outer, stride), *(ResidualPReLU(outer, outer) for _ in range(units - 1))]
+        width = outer
+    return Recogniser(nn.Sequential(*layers, nn.BatchNorm2d(width)), width)
+
+
+def convnext() -> Recogniser:
+    """Depthwise-separable network, widths 64 to 256, after a 4x4 overlapping patch stem."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 4, 2, 1), nn.GELU(), nn.BatchNorm2d(32), nn.Conv2d(32, 64, 2, 2)]
+    layers += [DepthwiseUnit(64), DepthwiseUnit(64), nn.BatchNorm2d(64), nn.Conv2d(64, 128, 2, 2)]
+    layers += [DepthwiseUnit(128) for _ in range(4)] + [nn.BatchNorm2d(128), nn.Conv2d(128, 256, 2, 2)]
+    layers += [DepthwiseUnit(256) for _ in range(2)]
+    return Recogniser(nn.Sequential(*layers, nn.BatchNorm2d(256)), 256)
+
+
+RECOGNISERS = {"iresnet": iresnet, "convnext": convnext}
+
+
+def build_recogniser(architecture: str) -> Recogniser:
+    """Raises UserError for an unknown architecture."""
+    if architecture not in RECOGNISERS:
+        raise UserError(f"recogniser architecture {architecture!r} is unknown; expected {' or '.join(RECOGNISERS)}")
+    return RECOGNISERS[architecture]()
+
+
+@torch.no_grad()
+def embed(recogniser: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
+    """Embeddings of uint8 or [0, 1] images ``(N, 3, H, W)``, computed in batches without gradient: ``(N, 512)``."""
+    device = next(recogniser.parameters()).device
+    parts = []
+    for chunk in images.split(batch):
+        x = chunk.to(device).float()
+        parts.append(recogniser(x / 255 if chunk.dtype == torch.uint8 else x).cpu())
+    return torch.cat(parts) if parts else torch.empty(0, EMBEDDING_DIM)

@@ -1,0 +1,82 @@
+"""What every pretraining has in common: its people, its loop and the record of what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from latentprint.config import Config
+from latentprint.data.base import ImageSet
+from latentprint.data.procedural import make_people
+from latentprint.data.sources import ProceduralSource, load
+from latentprint.engine.device import DeviceName, Precision
+from latentprint.engine.loop import is_main
+from latentprint.engine.run import RunDir, manifest
+from latentprint.engine.seeds import step_generator
+from latentprint.models.assets import PACKAGED, half_round, save_asset
+
+#: People of the metrics recorded with an asset; no pretraining and no audit ever sees them.
+UNSEEN_PEOPLE = range(9_000_000, 9_000_200)
+
+
+class PretrainConfig(Config):
+    """Settings that all pretrainings share."""
+
+    seed: int = Field(0, ge=0, description="seed of weights and batches")
+    steps: int = Field(2000, ge=1, description="optimiser steps")
+    batch: int = Field(64, ge=2, description="images a step (pairs for the prior)")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    first_person: int = Field(1_000_000, ge=0, description="identity seed of the first procedural person")
+    people: int = Field(3000, ge=2, description="procedural people in the pool")
+    photos: int = Field(10, ge=2, description="photos of each")
+    size: int = Field(64, ge=32, multiple_of=16, description="picture height and width, pixels")
+    device: DeviceName = Field("auto", description="auto, cpu or cuda")
+    precision: Precision = Field("bf16", description="fp32 or bf16 autocast")
+    save_every: int = Field(250, ge=1, description="steps between checkpoints")
+    install: bool = Field(False, description="put the result among the packaged assets")
+
+
+def open_run(config: PretrainConfig, out: Path, resume: bool) -> RunDir:
+    """The run directory of a pretraining, with the seed set."""
+    torch.manual_seed(config.seed)
+    return RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
+
+
+def people_of(config: PretrainConfig) -> ImageSet:
+    """The pool of procedural people, kept in the cache."""
+    return load(ProceduralSource(people=config.people, photos=config.photos, first_identity=config.first_person,
+                                 size=config.size))
+
+
+def unseen_people(size: int, photos: int = 6) -> ImageSet:
+    """200 people for the recorded metrics."""
+    return make_people(UNSEEN_PEOPLE, photos, size=size)
+
+
+def draw(config: PretrainConfig, name: str, step: int, n: int) -> Tensor:
+    """Indices of a step's batch out of ``n`` images."""
+    return torch.randint(n, (config.batch,), generator=step_generator(config.seed, name, step))
+
+
+def finish(run: RunDir, config: PretrainConfig, kind: str, name: str, module: nn.Module, command: str,
+           measure: Callable[[nn.Module], dict[str, Any]], **record: Any) -> dict[str, Any]:
+    """Measure the network as half precision will store it, write the asset and its record."""
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    module = half_round(module.eval())
+    metrics = measure(module)
+    settings = config.model_dump(mode="json")
+    full = {"kind": kind, "command": command, "metrics": metrics, "config": settings, "made": began[:10], **record}
+    if is_main():
+        save_asset(run.path / "assets", name, module, full)
+        if config.install:
+            save_asset(PACKAGED, name, module, full)
+    run.write_json("manifest.json", manifest(config.seed, str(next(module.parameters()).device)))
+    run.write_json("report.json", {"schema": 1, "channels": {}, "asset": name, **full})
+    run.close()
+    return {"asset": name, **full}

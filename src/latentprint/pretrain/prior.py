@@ -1,0 +1,147 @@
+"""Train the face-swap prior on public people.
+
+A step takes photo a and an identity embedding of the same person from *other* photos (one, or the mean of several, as
+a label embedding will be), and learns to repaint a's face. Since nothing outside the hole tells who it is, what is
+learned on pairs of one person is a swap when the embedding is somebody else's. In the last part of training a share
+of the batch is such a swap, drawn in one step from pure noise, and the teacher says how like the person it came out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from latentprint.data.base import ImageSet
+from latentprint.diffusion.evaluate import swap_metrics
+from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior, signal_and_noise
+from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.engine.device import autocast, lay_out, pick_device
+from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.engine.seeds import step_generator
+from latentprint.losses.identity import identity_cosine
+from latentprint.models.assets import load_asset
+from latentprint.models.codec import Codec
+from latentprint.models.recognisers import embed
+from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
+
+
+class PriorConfig(PretrainConfig):
+    """Settings of ``latentprint pretrain prior``."""
+
+    steps: int = Field(7500, ge=1, description="optimiser steps")
+    batch: int = Field(32, ge=2, description="photos a step")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    people: int = Field(5000, ge=2, description="procedural people in the pool")
+    photos: int = Field(6, ge=2, description="photos of each")
+    first_person: int = Field(5_000_000, ge=0, description="identity seed of the first procedural person")
+    assets: str | None = Field(None, description="folder with codec, teacher and attributes; None = packaged")
+    width: int = Field(64, ge=32, multiple_of=32, description="channels of the finer level; the coarser has twice")
+    identity_tokens: int = Field(8, ge=4, description="M, tokens that reference attention reads")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of identities left out (classifier-free guidance)")
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights")
+    identity_weight: float = Field(0.3, ge=0, description="weight of the teacher's 1 - cos on swaps")
+    identity_share: float = Field(0.25, ge=0, le=1, description="share of the batch swapped for it")
+    identity_from: float = Field(0.6, ge=0, le=1, description="share of the steps after which it is on")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"steps": 4, "batch": 4, "people": 4, "photos": 2, "save_every": 2, "precision": "fp32"},
+    "small": {},
+    "full": {"steps": 100_000, "batch": 256, "people": 20_000, "width": 128, "ema": 0.9995},
+}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Public people, encoded once: scenes and teacher embeddings (N, 512), grouped by person."""
+
+    scene: Scene
+    embeddings: Tensor
+    labels: Tensor
+    photos: int
+
+
+def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Minimise the error of v; record similarity, pass rate and attribute correlations of swaps on unseen people."""
+    run, device = open_run(config, out, resume), pick_device(config.device)
+    folder = Path(config.assets) if config.assets else None
+    codec, attributes, teacher = (lay_out(load_asset(name, folder), device)
+                                  for name in ("codec", "attributes", "teacher"))
+    assert isinstance(codec, Codec)
+    torch.manual_seed(config.seed)
+    prior = FaceSwapPrior((config.width, 2 * config.width), config.identity_tokens)
+    swapper = Swapper(lay_out(prior, device), codec, attributes)  # type: ignore[arg-type]
+    pool = encode_pool(swapper, teacher, people_of(config), config.photos)
+    optimizer = torch.optim.AdamW(prior.parameters(), config.lr, weight_decay=1e-2)
+    average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        with autocast(device, config.precision):
+            loss, values = prior_loss(swapper, pool, config, step, device)
+            if config.identity_weight and step >= config.identity_from * config.steps:
+                identity = swap_identity_loss(swapper, teacher, pool, config, step, device)
+                loss, values = loss + config.identity_weight * identity, {**values, "identity": identity.detach()}
+        return loss, values
+
+    def after(step: int) -> None:
+        average.update_parameters(prior)
+
+    Loop(run, "prior", optimizer, {"prior": prior, "average": average}, config.steps, warm_cosine(config.steps, 200),
+         save_every=config.save_every).fit(loss_at, after)
+    prior.load_state_dict(average.module.state_dict())
+
+    def measure(module: nn.Module) -> dict[str, Any]:
+        return swap_metrics(swapper, load_asset("judge", folder), teacher, unseen_people(config.size))
+
+    return finish(run, config, "prior", "prior", prior, "latentprint pretrain prior", measure,
+                  widths=[config.width, 2 * config.width], identity_tokens=config.identity_tokens)
+
+
+def encode_pool(swapper: Swapper, teacher: nn.Module, data: ImageSet, photos: int) -> Pool:
+    """Every photo's scene and the teacher's embedding of it."""
+    scene = swapper.scenes(data)
+    return Pool(scene, embed(teacher, data.images), data.labels, photos)
+
+
+def identity_of(pool: Pool, index: Tensor, config: PriorConfig, step: int) -> Tensor:
+    """For each photo, the mean embedding of one to all other photos of its person, (B, 512)."""
+    own = pool.embeddings.view(-1, pool.photos, pool.embeddings.shape[1])[index // pool.photos]
+    order = torch.rand(len(index), pool.photos, generator=step_generator(config.seed, "identity", step))
+    order.scatter_(1, (index % pool.photos)[:, None], torch.inf)  # never the photo itself
+    rank = order.argsort(1).argsort(1)
+    count = torch.randint(1, pool.photos, (len(index), 1), generator=step_generator(config.seed, "count", step))
+    return F.normalize((own * (rank < count).unsqueeze(2)).sum(1), dim=1)
+
+
+def prior_loss(swapper: Swapper, pool: Pool, config: PriorConfig, step: int,
+               device: torch.device) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Mean squared error of v at random noise levels."""
+    index = draw(config, "prior", step, len(pool.labels))
+    rng = step_generator(config.seed, "noise", step)
+    scene = pool.scene.take(index).to(device)
+    timestep = torch.randint(TRAIN_STEPS, (len(index),), generator=rng).to(device)
+    noise = torch.randn(scene.latent.shape, generator=rng).to(device)
+    dropped = (torch.rand(len(index), generator=rng) < config.dropout).to(device)
+    a, s = signal_and_noise(swapper.schedule, timestep, noise)
+    tokens = swapper.prior.tokens(identity_of(pool, index, config, step).to(device), scene.attributes, dropped)
+    v = swapper.prior(a * scene.latent + s * noise, timestep, scene.masked, scene.keep, tokens)
+    return (v.float() - (a * noise - s * scene.latent)).square().mean(), {}
+
+
+def swap_identity_loss(swapper: Swapper, teacher: nn.Module, pool: Pool, config: PriorConfig, step: int,
+                       device: torch.device) -> Tensor:
+    """1 - cos between the embedding asked for and that of a swap onto somebody else's photo."""
+    count = max(1, round(config.identity_share * config.batch))
+    index = draw(config, "swap", step, len(pool.labels))[:count]
+    donors = draw(config, "donor", step, len(pool.labels))[:count]
+    scene, wanted = pool.scene.take(index).to(device), identity_of(pool, donors, config, step).to(device)
+    noise = torch.randn(scene.latent.shape, generator=step_generator(config.seed, "swap-noise", step)).to(device)
+    last = torch.full((count,), TRAIN_STEPS - 1, device=device)
+    return identity_cosine(teacher(swapper.one_step(wanted, scene, noise, last)), wanted).mean()

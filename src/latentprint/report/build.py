@@ -1,0 +1,153 @@
+"""The verdict: what the numbers of one channel say, in sentences an engineer can act on.
+
+Words by leak: see ``GRADES``, and for readers ``docs/reading-a-report.md``. When the leak's 95% interval
+reaches zero, no leak was shown, whatever its middle says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from latentprint.report import names
+from latentprint.report.values import Measured, mapping, number, percent, sequence, text
+
+LOW_EVALUATOR_ACCURACY = 0.90
+LOW_CEILING = 0.70
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A word for a leak of at least ``least``."""
+
+    least: float
+    key: str
+    words: str
+
+
+NO_GRADE = Grade(float("-inf"), "unknown", "was not measured")
+NO_LEAK = Grade(float("-inf"), "none", "shows no leak to this attack")
+GRADES = (
+    Grade(0.65, "strong", "leaks strongly"),
+    Grade(0.35, "substantial", "leaks substantially"),
+    Grade(0.10, "moderate", "leaks moderately"),
+    Grade(0.00, "little", "leaks little"),
+)
+
+
+def grade(leak: Measured) -> Grade:
+    """The word for a leak; ``NO_LEAK`` when its interval (or, without one, its value) is not above zero."""
+    if leak.value is None:
+        return NO_GRADE
+    if (leak.value if leak.low is None else leak.low) <= 0:
+        return NO_LEAK
+    return next((entry for entry in GRADES if leak.value >= entry.least), GRADES[-1])
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The numbers that the first screen and the verdict share, from one channel's section of report.json."""
+
+    metric: names.Metric
+    is_match_rate: bool
+    leak: Measured
+    attack: Measured
+    floor: Measured
+    ceiling: Measured
+    prior_ceiling: Measured
+    pseudo_label: Measured
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Headline:
+        """From a section that may lack any of it; an arm's headline metric stands in for a missing key."""
+        name = text(section.get("headline"), "headline metric")
+        arms = mapping(section.get("arms"))
+
+        def find(key: str) -> Measured:
+            return Measured.of(section.get(key)) or Measured.of(mapping(arms.get(key)).get(name))
+
+        return cls(names.metric(name), name == "identity_match_rate", Measured.of(section.get("leak")),
+                   *(find(key) for key in ("attack", "floor", "ceiling", "prior_ceiling", "pseudo_label")))
+
+
+def verdict(section: Mapping[str, Any]) -> str:
+    """Plain sentences about one channel's section of report.json: what was reached, and how far to trust it.
+
+    Never raises: what was not measured is said to be so.
+    """
+    head = Headline.of(section)
+    if head.attack.value is None:
+        return "The attack's headline number was not measured, so there is no verdict."
+    sentences = [_reached(head), _ends(head), _leak(head), _against_baseline(head), _against_prior(head)]
+    return " ".join(sentence for sentence in (*sentences, *cautions(section)) if sentence)
+
+
+def cautions(section: Mapping[str, Any]) -> list[str]:
+    """Reasons to distrust the numbers: weak evaluators, or a ceiling that real photos hardly reach."""
+    head, found = Headline.of(section), []
+    for row in map(mapping, sequence(section.get("evaluators"))):
+        accuracy = number(row.get("accuracy"))
+        if accuracy is not None and accuracy < LOW_EVALUATOR_ACCURACY:
+            name = text(row.get("name"), "one")
+            found.append(f"Caution: {name}, an evaluator, names only {percent(accuracy)} of real held-out "
+                         "photos right, so what it says of reconstructions means little.")
+    if head.metric.is_share and head.ceiling.value is not None and head.ceiling.value < LOW_CEILING:
+        found.append(f"Caution: even real photos reach only {percent(head.ceiling.value)}, "
+                     "so the number means little.")
+    return found
+
+
+def _reached(head: Headline) -> str:
+    value, interval = head.metric.show(head.attack.value), head.metric.interval(head.attack, " to ")
+    behind = f" (95% interval {interval})" if interval else ""
+    if not head.is_match_rate:
+        return f"The attack reaches {value}{behind} on {head.metric.in_text}."
+    return ("Given only this classifier and public photos, the attack drew a face that an independent "
+            f"recogniser accepts as the right person for {value} of the images{behind}.")
+
+
+def _ends(head: Headline) -> str:
+    floor, ceiling = head.metric.show(head.floor.value), head.metric.show(head.ceiling.value)
+    if not head.is_match_rate:
+        return f"The floor is {floor}, the ceiling {ceiling}."
+    without = f"it would be {floor}" if head.floor else "the rate was not measured"
+    return f"Without the classifier {without}, and real photos " + (
+        f"reach {ceiling}." if head.ceiling else "were not measured.")
+
+
+def _leak(head: Headline) -> str:
+    floor, ceiling = head.floor.value, head.ceiling.value
+    if floor is not None and ceiling is not None and floor >= ceiling:
+        return "The floor is not below the ceiling, so a leak between them cannot be stated."
+    if head.leak.value is None:
+        return "The leak between floor and ceiling was not measured."
+    word = grade(head.leak)
+    if word is NO_LEAK and head.leak.value <= 0:
+        return f"That is not above the floor: this model {word.words}."
+    reach = f"That is {percent(head.leak.value)} of the way from floor to ceiling"
+    if word is NO_LEAK:
+        return f"{reach}, but the interval reaches zero: this model {word.words}."
+    return f"{reach}: this model {word.words}."
+
+
+def _against_baseline(head: Headline) -> str:
+    attack, baseline = head.attack, head.pseudo_label
+    if attack.value is None or baseline.value is None:
+        return ""
+    shown = head.metric.show(baseline.value)
+    if attack.value <= baseline.value:
+        return f"The attack does not beat the pseudo-label baseline ({shown}), which optimises nothing."
+    if attack.low is not None and attack.low <= baseline.value:
+        return f"It is ahead of the pseudo-label baseline ({shown}), but by less than its own uncertainty."
+    return ""
+
+
+def _against_prior(head: Headline) -> str:
+    best, attack = head.prior_ceiling.value, head.attack
+    reached = attack.value if attack.high is None else attack.high
+    if best is None or reached is None or reached < best:
+        return ""
+    shown = head.metric.show(best)
+    return (f"It is at the limit of what its prior can draw ({shown} with the true identities given): a "
+            "better prior may show a larger leak.")

@@ -1,0 +1,247 @@
+"""The curves and plots of a report, from NumPy arrays and the rows of metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+from latentprint.report import names
+from latentprint.report.sheets import face_grid, samples_strip
+from latentprint.report.style import BLUE, GREEN, INK, ORANGE, PALETTE, RED, canvas, rows_of_axes
+from latentprint.report.values import number
+
+__all__ = ["embedding_plot", "face_grid", "from_metrics", "read_metrics", "samples_strip", "schedule_curves",
+           "similarity_histogram", "training_curves", "weights_over_time"]
+
+Row = dict[str, Any]
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+FIRST_KEYS = ("loss", "success", "top1", "similarity", "frechet", "lpips", "grad_norm", "attention_entropy",
+              "norm", "collapse", "distance", "diversity")
+MAX_PANELS = 12
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of metrics.jsonl, each ``{"phase", "step", **values}``, in order; no file means no rows.
+
+    A killed run leaves a line cut short, and resuming writes some steps again: unreadable lines are skipped,
+    and of two rows for the same phase and step the later stays.
+    """
+    rows: dict[tuple[str, float], Row] = {}
+    if not path.exists():
+        return []
+    for line in path.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
+            continue
+        if (step := number(row.get("step"))) is not None:
+            rows[row["phase"], step] = row
+    return list(rows.values())
+
+
+def from_metrics(run_dir: Path) -> list[dict[str, str]]:
+    """Draw the training, schedule and weight curves of a run into ``images/``, those that were logged.
+
+    Returns:
+        entries for the ``figures`` list of report.json: ``{"file", "title", "caption"}``.
+    """
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    wanted = (
+        (training_curves, "training_curves", "Training",
+         "Victim and evaluators first, then the attack's quantities; dashed lines part the stages."),
+        (schedule_curves, "schedule", "From photo to label",
+         "Lambda hands the prior over from photo embeddings to label embeddings; alignment loss beneath."),
+        (weights_over_time, "weights", "Loss weights",
+         "Learned weights, and the raw losses that they balance."),
+    )
+    drawn = []
+    for draw, name, title, caption in wanted:
+        if draw(rows, run_dir / "images" / f"{name}.png"):
+            drawn.append({"file": f"images/{name}.png", "title": title, "caption": caption})
+    return drawn
+
+
+def training_curves(rows: Sequence[Row], path: Path) -> bool:
+    """All phases as small panels: victim and evaluators, then each quantity of the attack's stages.
+
+    Returns:
+        whether there was anything to draw; without it no file is written.
+    """
+    stages = [row for row in rows if _is_stage(row)]
+    models = [row for row in rows if not _is_stage(row)]
+    model_panels = [key for key in ("loss", "accuracy") if any(key in row for row in models)]
+    keys = _plain_keys(stages)[: MAX_PANELS - len(model_panels)]
+    n = len(model_panels) + len(keys)
+    if not n:
+        return False
+    columns = min(3, n)
+    with canvas(path, 3.6 * columns, 2.5 * -(-n // columns)) as figure:
+        axes = rows_of_axes(figure, n, columns)
+        for axis, key in zip(axes, model_panels, strict=False):
+            for phase in _phases(models):
+                _line(axis, _curve([row for row in models if row["phase"] == phase], key), phase)
+            _finish(axis, f"models: {_title(key)}", legend=True)
+        for axis, key in zip(axes[len(model_panels):], keys, strict=True):
+            _staged(axis, stages, [(key, BLUE, "")])
+            _finish(axis, _title(key))
+    return True
+
+
+def schedule_curves(rows: Sequence[Row], path: Path) -> bool:
+    """Lambda over steps above the alignment loss, stages marked. False (and no file) without either."""
+    wanted = {row["phase"] for row in rows if "lambda" in row or "align" in row}
+    stages = [row for row in rows if _is_stage(row) and row["phase"] in wanted]
+    panels = [(key, color, title) for key, color, title in
+              (("lambda", BLUE, "lambda: share of the label embedding"), ("align", ORANGE, "alignment loss"))
+              if any(key in row for row in stages)]
+    if not panels:
+        return False
+    with canvas(path, 5.6, 2.4 * len(panels)) as figure:
+        for axis, (key, color, title) in zip(rows_of_axes(figure, len(panels), 1), panels, strict=True):
+            _staged(axis, stages, [(key, color, "")])
+            _finish(axis, title)
+    return True
+
+
+def weights_over_time(rows: Sequence[Row], path: Path) -> bool:
+    """Weights (``weight/*``) above raw losses (``raw/*``), a colour a loss. False (and no file) without."""
+    stages = [row for row in rows if _is_stage(row)]
+    found = {str(key) for row in stages for key in row}
+    losses = sorted({key.partition("/")[2] for key in found if key.startswith(("weight/", "raw/"))})
+    kinds = [kind for kind in ("weight", "raw") if any(f"{kind}/{loss}" in found for loss in losses)]
+    if not losses:
+        return False
+    logged = [row for row in stages if any(str(key).startswith(("weight/", "raw/")) for key in row)]
+    with canvas(path, 5.6, 2.6 * len(kinds)) as figure:
+        for axis, kind in zip(rows_of_axes(figure, len(kinds), 1), kinds, strict=True):
+            _staged(axis, logged, [(f"{kind}/{loss}", PALETTE[index % len(PALETTE)], loss)
+                                   for index, loss in enumerate(losses)])
+            _finish(axis, "weights" if kind == "weight" else "raw losses")
+            axis.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5))
+    return True
+
+
+def embedding_plot(label_xy: ArrayLike, teacher_xy: ArrayLike, path: Path) -> None:
+    """Label embeddings against the teacher's embeddings of the same people; a long line between is a miss.
+
+    Args:
+        label_xy: ``(C, 2)`` coordinates of the label embeddings, for instance by PCA fitted on both sets.
+        teacher_xy: ``(C, 2)`` coordinates of the teacher's class means, row i the same person as row i above.
+        path: the PNG to write.
+    """
+    label, teacher = np.asarray(label_xy, float), np.asarray(teacher_xy, float)
+    with canvas(path, 5.6, 4.8) as figure:
+        (axis,) = rows_of_axes(figure, 1, 1)
+        axis.plot(*np.stack([label, teacher]).transpose(2, 0, 1), color=INK, alpha=0.45, linewidth=0.9)
+        axis.plot(*teacher.T, "o", color=BLUE, markersize=5.5, label="true embedding (teacher)")
+        axis.plot(*label.T, "X", color=ORANGE, markersize=6.5, label="learned for the label")
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+        axis.tick_params(labelbottom=False, labelleft=False, length=0)
+        _finish(axis, "", legend=True, xlabel="")
+
+
+def similarity_histogram(genuine: ArrayLike, impostor: ArrayLike, reconstructions: ArrayLike,
+                         threshold: float, path: Path) -> None:
+    """Cosine similarities of real pairs of one person, of strangers, and of reconstructions to their person.
+
+    Args:
+        genuine, impostor, reconstructions: 1-D arrays of similarities in [-1, 1]; any may be empty.
+        threshold: the judge's similarity threshold, drawn as a line.
+        path: the PNG to write.
+    """
+    groups = ((impostor, INK, "strangers"), (genuine, GREEN, "same person, real"),
+              (reconstructions, ORANGE, "reconstruction to its person"))
+    data = [(values[np.isfinite(values)], color, label) for raw, color, label in groups
+            for values in (np.asarray(raw, float).ravel(),)]
+    everything = np.concatenate([values for values, _, _ in data] + [np.array([threshold])])
+    bins = np.linspace(everything.min() - 0.02, everything.max() + 0.02, 61).tolist()
+    with canvas(path, 5.6, 3.4) as figure:
+        (axis,) = rows_of_axes(figure, 1, 1)
+        for values, color, label in data:
+            if len(values):
+                axis.hist(values, bins, weights=np.full(len(values), 100 / len(values)), color=color,
+                          alpha=0.55, label=label, histtype="stepfilled")
+        axis.axvline(threshold, color=RED, linewidth=1.8, linestyle="--", label=f"threshold {threshold:.2f}")
+        axis.set_ylabel("% of the group")
+        _finish(axis, "", legend=True, xlabel="judge's cosine similarity")
+
+
+def _is_stage(row: Row) -> bool:
+    return str(row["phase"]).startswith("stage")
+
+
+def _phases(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(str(row["phase"]) for row in rows))
+
+
+def _title(key: str) -> str:
+    return names.METRICS[key].label if key in names.METRICS else key.replace("_", " ")
+
+
+def _plain_keys(rows: Iterable[Row]) -> list[str]:
+    """Numeric keys with a panel of their own: lambda, alignment and weighted losses have other figures."""
+    found = {str(key) for row in rows for key, value in row.items() if number(value) is not None}
+    rest = {key for key in found if "/" not in key} - {"step", "phase", "lambda", "align"}
+    return [key for key in FIRST_KEYS if key in rest] + sorted(rest - set(FIRST_KEYS))
+
+
+def _curve(rows: Iterable[Row], key: str, offset: float = 0.0) -> Curve:
+    """Steps and finite values of one key."""
+    points = [(float(row["step"]) + offset, value) for row in rows
+              if (value := number(row.get(key))) is not None]
+    steps, values = zip(*points, strict=True) if points else ((), ())
+    return np.asarray(steps, float), np.asarray(values, float)
+
+
+def offsets(rows: Sequence[Row]) -> dict[str, float]:
+    """What to add to each phase's steps so that phases follow one another; 0 where steps already run on."""
+    shifts, end = {}, 0.0
+    for phase in _phases(rows):
+        steps = [float(row["step"]) for row in rows if row["phase"] == phase]
+        shifts[phase] = end if min(steps) < end else 0.0
+        end = max(steps) + shifts[phase]
+    return shifts
+
+
+def _staged(axis: Axes, rows: Sequence[Row], keys: Iterable[tuple[str, str, str]]) -> None:
+    """Keys over the stages end to end, boundaries dashed and stages named at the top."""
+    shifts, keys = offsets(rows), list(keys)
+    spans = {phase: [float(row["step"]) + shift for row in rows if row["phase"] == phase]
+             for phase, shift in shifts.items()}
+    first, last = min(map(min, spans.values())), max(map(max, spans.values()))
+    for index, (phase, steps) in enumerate(spans.items()):
+        if index:
+            axis.axvline(min(steps), color=INK, linewidth=1, linestyle=(0, (3, 3)), alpha=0.8)
+        roomy = max(steps) - min(steps) > 0.2 * (last - first)
+        axis.annotate(phase if roomy else phase.removeprefix("stage"), (min(steps), 1), va="top", fontsize=8,
+                      xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points")
+        part = [row for row in rows if row["phase"] == phase]
+        for key, color, label in keys:
+            _line(axis, _curve(part, key, shifts[phase]), label if index == len(spans) - 1 else "", color)
+    axis.margins(y=0.2)
+    if last > first:
+        axis.set_xlim(first, last)
+
+
+def _line(axis: Axes, curve: Curve, label: str, color: str | None = None) -> None:
+    steps, values = curve
+    if len(steps):
+        marker = "o" if len(steps) < 3 else ""  # a line of one point cannot be seen
+        axis.plot(steps, values, label=label or None, color=color, marker=marker, markersize=3.5)
+
+
+def _finish(axis: Axes, title: str, legend: bool = False, xlabel: str = "step") -> None:
+    axis.set_title(title)
+    axis.set_xlabel(xlabel)
+    if legend and axis.get_legend_handles_labels()[1]:
+        axis.legend(fontsize=8.5)

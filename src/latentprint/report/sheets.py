@@ -1,0 +1,138 @@
+"""Contact sheets: faces at whole multiples of their pixels, so that what is shown is what was drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from latentprint.report.style import DPI, GREEN, INK, RED, canvas
+
+Images = NDArray[np.uint8]
+Align = Literal["left", "center", "right"]
+FACE = 128  # pixels a face should at least have on the sheet
+GAP, HEAD, FOOT, BETWEEN = 6, 30, 48, 40  # pixels: between one's faces, headings, captions, between people
+MARGIN = 4
+TITLES = ("real photo", "attribute image", "reconstruction")
+PEOPLE_PER_ROW = 3
+
+
+def face_grid(real: Images, attribute: Images, reconstruction: Images, labels: Sequence[str],
+              scores: Sequence[float], matched: Sequence[bool], path: Path) -> None:
+    """Per person a block *real | attribute | reconstruction* with name, match score and a check or cross.
+
+    Args:
+        real, attribute, reconstruction: ``(n, H, W, 3)`` uint8, row i the same person in all three.
+        labels: n names.
+        scores: n similarities by the judge; NaN shows as a dash.
+        matched: n decisions of the judge.
+        path: the PNG to write.
+
+    Raises:
+        ValueError: arrays that are not uint8 ``(n, H, W, 3)`` of one shape, or lists of another length.
+    """
+    stacks = [_checked(images, real.shape) for images in (real, attribute, reconstruction)]
+    n, height, width = real.shape[:3]
+    if not n or not len(labels) == len(scores) == len(matched) == n:
+        raise ValueError(f"face_grid needs people, and a label, a score and a decision for each of the {n}")
+    zoom = _zoom(height)
+    columns = min(n, PEOPLE_PER_ROW)
+    block_w, block_h = 3 * width * zoom + 2 * GAP, height * zoom + FOOT
+    sheet = _Sheet(columns * (block_w + BETWEEN) - BETWEEN, HEAD + -(-n // columns) * block_h)
+    with canvas(path, *sheet.inches) as figure:
+        for index in range(n):
+            left, top = (index % columns) * (block_w + BETWEEN), HEAD + (index // columns) * block_h
+            for place, images in enumerate(stacks):
+                x = left + place * (width * zoom + GAP)
+                sheet.image(figure, _enlarged(images[index], zoom), x, top)
+                if index < columns:
+                    sheet.text(figure, x + width * zoom / 2, HEAD - 10, TITLES[place], 14, "center")
+            color = GREEN if matched[index] else RED
+            sheet.frame(figure, x, top, width * zoom, height * zoom, color)
+            base = top + height * zoom + 22
+            sheet.text(figure, left, base, _short(labels[index], 2 * width * zoom), 16, "left")
+            outcome = _outcome(scores[index], matched[index])
+            sheet.text(figure, left + block_w, base, outcome, 17, "right", color)
+
+
+def samples_strip(samples: Mapping[int, Images], path: Path) -> None:
+    """The same people drawn at several steps of training: a row a person, a column a step.
+
+    Args:
+        samples: ``(n, H, W, 3)`` uint8 images by step, all of one shape.
+        path: the PNG to write.
+
+    Raises:
+        ValueError: no samples, or arrays of differing shape or type.
+    """
+    if not samples:
+        raise ValueError("samples_strip needs at least one step")
+    steps = sorted(samples)
+    stacks = [_checked(samples[step], samples[steps[0]].shape) for step in steps]
+    n, height, width = stacks[0].shape[:3]
+    zoom = _zoom(height, 96)
+    sheet = _Sheet(len(steps) * (width * zoom + GAP) - GAP, HEAD + n * (height * zoom + GAP) - GAP)
+    with canvas(path, *sheet.inches) as figure:
+        for column, (step, images) in enumerate(zip(steps, stacks, strict=True)):
+            x = column * (width * zoom + GAP)
+            heading = f"{step:,}" if column else f"step {step:,}"
+            sheet.text(figure, x + width * zoom / 2, HEAD - 10, heading, 14, "center")
+            for row in range(n):
+                sheet.image(figure, _enlarged(images[row], zoom), x, HEAD + row * (height * zoom + GAP))
+
+
+class _Sheet:
+    """A canvas counted in pixels from the top left of its content; a margin around it holds the frames."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width + 2 * MARGIN, height + 2 * MARGIN
+
+    @property
+    def inches(self) -> tuple[float, float]:
+        return self.width / DPI, self.height / DPI
+
+    def image(self, figure: Figure, image: Images, x: int, y: int) -> None:
+        """``image`` pixel for pixel with its top left corner at (x, y)."""
+        bottom = self.height - MARGIN - y - image.shape[0]
+        figure.figimage(image, x + MARGIN, bottom, origin="upper", resize=False)
+
+    def text(self, figure: Figure, x: float, y: float, line: str, size: float, align: Align,
+             color: str = INK) -> None:
+        """One line of text, ``size`` pixels high, whose baseline is at y; coloured text is bold."""
+        figure.text((x + MARGIN) / self.width, 1 - (y + MARGIN) / self.height, line, color=color, ha=align,
+                    fontsize=size * 72 / DPI, fontweight="normal" if color == INK else "bold", va="baseline")
+
+    def frame(self, figure: Figure, x: int, y: int, width: int, height: int, color: str) -> None:
+        """A coloured line around the picture at (x, y), outside its pixels."""
+        corner = (x + MARGIN - 2) / self.width, 1 - (y + MARGIN + height + 2) / self.height
+        figure.add_artist(Rectangle(corner, (width + 4) / self.width, (height + 4) / self.height, fill=False,
+                                    edgecolor=color, linewidth=1.6))
+
+
+def _checked(images: Images, shape: tuple[int, ...]) -> Images:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or images.shape != shape:
+        raise ValueError(f"faces must be (n, H, W, 3) uint8 of one shape, got {images.shape} {images.dtype}")
+    return images
+
+
+def _zoom(height: int, least: int = FACE) -> int:
+    return max(1, -(-least // height))
+
+
+def _enlarged(image: Images, zoom: int) -> Images:
+    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _short(name: str, pixels: int) -> str:
+    """The name on one line, cut to what fits (about 10 pixels a character at this size)."""
+    line, room = " ".join(str(name).split()), max(4, pixels // 10)
+    return line if len(line) <= room else line[: room - 1] + "…"
+
+
+def _outcome(score: float, matched: bool) -> str:
+    return f"{f'{score:.2f}' if np.isfinite(score) else '–'} {'✗' if matched else '✗'}"

@@ -1,0 +1,228 @@
+"""The tables of the page: from one channel's section of report.json to rows of texts, no markup.
+
+Any key may be missing or of another type: such a cell says "not measured".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from latentprint.report import names
+from latentprint.report.build import Headline
+from latentprint.report.values import (
+    NOT_MEASURED,
+    Measured,
+    duration,
+    mapping,
+    number,
+    percent,
+    plain,
+    scalar,
+    sequence,
+    text,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: its text, a smaller second line, the number it sorts by, a bar's length in percent."""
+
+    shown: str
+    small: str = ""
+    sort: float | None = None
+    bar: float | None = None
+
+    @property
+    def missing(self) -> bool:
+        return self.shown == NOT_MEASURED
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column: heading, explanation, and "more" or "less" when one way means a closer attack."""
+
+    label: str
+    help: str = ""
+    better: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table's row. ``key`` names its kind for styling (an arm's name)."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    hint: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns after the first (the row's own label), and rows."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+def arms_table(name: str, section: Mapping[str, Any]) -> Table:
+    """Arms by metrics, with intervals; ``section["metrics"]`` stands in for a missing attack arm."""
+    head = Headline.of(section)
+    given = {key: _flat_metrics(value) for key, value in mapping(section.get("arms")).items()}
+    attack = _flat_metrics(section.get("metrics")) | given.pop("attack", {})
+    headline = text(section.get("headline"), "headline metric")
+    rows = {key: given.pop(key, {}) if key != "attack" else attack for key in names.ARMS} | given
+    for key in ("floor", "pseudo_label", "attack", "prior_ceiling", "ceiling"):
+        if measured := getattr(head, key):
+            rows[key] = {headline: measured} | rows[key]
+    rows = {key: row for key, row in rows.items() if row}
+    metrics = _ordered({key for row in rows.values() for key in row}, first=headline)
+    return Table(tuple(_column(key) for key in metrics),
+                 tuple(_arm_row(key, name, row, metrics) for key, row in rows.items()))
+
+
+def _flat_metrics(raw: object) -> dict[str, Measured]:
+    """Metrics of one arm; a metric given per evaluator becomes one entry each, ``"top1 · name"``."""
+    flat: dict[str, Measured] = {}
+    for key, value in mapping(raw).items():
+        if isinstance(value, Mapping) and "value" not in value:
+            flat |= {f"{key} · {part}": Measured.of(item) for part, item in value.items()}
+        else:
+            flat[str(key)] = Measured.of(value)
+    return flat
+
+
+def _metric(key: str) -> names.Metric:
+    base, _, part = key.partition(" · ")
+    known = names.metric(base)
+    return replace(known, label=f"{known.label}, {part}") if part else known
+
+
+def _ordered(keys: set[str], first: str) -> list[str]:
+    """Metrics in the order of ``names.METRICS``, the headline before all, unknown ones last by name."""
+    known = list(names.METRICS)
+
+    def place(key: str) -> tuple[bool, int, str]:
+        base = key.partition(" · ")[0]
+        return key != first, known.index(base) if base in known else len(known), key
+
+    return sorted(keys, key=place)
+
+
+def _column(key: str) -> Column:
+    metric = _metric(key)
+    return Column(metric.label, metric.help, metric.better)
+
+
+def _arm_row(key: str, channel_name: str, row: Mapping[str, Measured], metrics: Sequence[str]) -> Row:
+    arm = names.arm(key, channel_name)
+    measured = [row.get(name, Measured()) for name in metrics]
+    counts = [measured[0].n, *(None if item.n == measured[0].n else item.n for item in measured[1:])]
+    cells = map(_measured_cell, map(_metric, metrics), measured, counts)
+    return Row(arm.label, tuple(cells), arm.hint, key if key in names.ARMS else "")
+
+
+def _measured_cell(metric: names.Metric, measured: Measured, n: int | None = None) -> Cell:
+    if not measured:
+        return Cell(NOT_MEASURED, measured.note)
+    small = [metric.interval(measured), measured.note, "" if n is None else f"n {n:,}"]
+    return Cell(metric.show(measured.value), " · ".join(part for part in small if part), measured.value)
+
+
+def _accuracy_cell(raw: object) -> Cell:
+    """A share near 1, where the first decimal matters."""
+    measured = Measured.of(raw)
+    if measured.value is None:
+        return Cell(NOT_MEASURED)
+    return Cell(f"{100 * measured.value:.1f}%", names.METRICS["top1"].interval(measured), measured.value)
+
+
+BARRED = "match_rate"
+PEOPLE = {
+    "match_rate": ("Identity match", True), "similarity": ("Similarity", False), "top1": ("Top-1", True),
+    "floor_match_rate": ("Floor", True), "ceiling_match_rate": ("Ceiling", True), "n": ("Images", False),
+}
+
+
+def people_table(section: Mapping[str, Any]) -> Table:
+    """The per-identity table, the most exposed person first; unknown columns after the known ones."""
+    entries = [mapping(entry) for entry in sequence(section.get("per_identity"))]
+    entries = [entry for entry in entries if entry]
+    known = [key for key in PEOPLE if any(key in entry for entry in entries)]
+    extra = sorted({str(key) for entry in entries for key in entry} - set(PEOPLE) - {"identity"})
+    keys = known + extra
+    entries.sort(key=lambda entry: -(number(entry.get("match_rate")) or 0.0))
+    return Table(
+        tuple(Column(PEOPLE[key][0] if key in PEOPLE else names.title(key)) for key in keys),
+        tuple(Row(text(entry.get("identity"), "(unnamed)"), tuple(_person_cell(key, entry) for key in keys))
+              for entry in entries),
+    )
+
+
+def _person_cell(key: str, entry: Mapping[str, Any]) -> Cell:
+    raw = entry.get(key)
+    value = number(raw) if not isinstance(raw, Mapping) else Measured.of(raw).value
+    if value is None:
+        return Cell(scalar(raw) if isinstance(raw, str) else NOT_MEASURED)
+    if key == "n":
+        return Cell(f"{value:,.0f}", sort=value)
+    if key in PEOPLE and PEOPLE[key][1]:
+        return Cell(percent(value), sort=value, bar=min(max(100 * value, 0), 100) if key == BARRED else None)
+    return Cell(plain(value), sort=value)
+
+
+def models_table(section: Mapping[str, Any]) -> Table:
+    """The victim and the evaluators with their accuracy on real held-out photos."""
+    rows = [("Victim", mapping(section.get("victim")))]
+    rows += [("Evaluator", mapping(entry)) for entry in sequence(section.get("evaluators"))]
+    return Table(
+        tuple(map(Column, ("Name", "Architecture", "Accuracy on held-out photos", "n"))),
+        tuple(Row(role, (Cell(text(row.get("name"), "–")), Cell(text(row.get("architecture"), "–")),
+                         _accuracy_cell(row.get("accuracy")),
+                         Cell(scalar(row.get("n")) if "n" in row else "–")))
+              for role, row in rows if row),
+    )
+
+
+def recognisers_table(section: Mapping[str, Any]) -> Table:
+    """Judge and teacher: threshold and true-accept rate at each false-match rate, and the impostor pairs."""
+    rows = [(role, mapping(section.get(key))) for role, key in (("Judge", "judge"), ("Teacher", "teacher"))]
+    found = {rate for _, row in rows for part in ("thresholds", "tar") for rate in mapping(row.get(part))}
+    rates = sorted(found, key=lambda rate: (-_rate(rate), rate))
+    columns = [Column("Name"), Column("Architecture")]
+    for rate in rates:
+        columns += [Column(f"Threshold, FMR {rate}"), Column(f"TAR, FMR {rate}")]
+    return Table((*columns, Column("Impostor pairs")),
+                 tuple(Row(role, _recogniser_cells(row, rates)) for role, row in rows if row))
+
+
+def _rate(rate: str) -> float:
+    try:
+        return float(rate)
+    except ValueError:
+        return 0.0
+
+
+def _recogniser_cells(row: Mapping[str, Any], rates: Iterable[str]) -> tuple[Cell, ...]:
+    cells = [Cell(text(row.get("name"), "–")), Cell(text(row.get("architecture"), "–"))]
+    for rate in rates:
+        cells.append(Cell(plain(Measured.of(mapping(row.get("thresholds")).get(rate)).value)))
+        cells.append(_accuracy_cell(mapping(row.get("tar")).get(rate)))
+    pairs = number(row.get("n_impostor"))
+    return (*cells, Cell(NOT_MEASURED if pairs is None else f"{pairs:,.0f}"))
+
+
+def stages_table(section: Mapping[str, Any]) -> Table:
+    """The attack's stages: how long each ran and why it ended."""
+    rows = [mapping(entry) for entry in sequence(section.get("stages"))]
+    return Table(
+        tuple(map(Column, ("Steps", "Time", "Left because"))),
+        tuple(Row(text(row.get("name"), "(unnamed)"),
+                  (Cell(scalar(row.get("steps"))), Cell(duration(number(row.get("seconds")))),
+                   Cell(text(row.get("reason"), NOT_MEASURED))))
+              for row in rows if row),
+    )

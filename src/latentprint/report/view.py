@@ -1,0 +1,156 @@
+"""From one channel's section of report.json to what its part of the page shows, without markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from latentprint.report import names
+from latentprint.report.build import Grade, Headline, cautions, grade, verdict
+from latentprint.report.gauge import Gauge, gauge
+from latentprint.report.pictures import Picture
+from latentprint.report.tables import (
+    Table,
+    arms_table,
+    models_table,
+    people_table,
+    recognisers_table,
+    stages_table,
+)
+from latentprint.report.values import duration, flatten, mapping, number, percent, sequence, text
+
+WIDE = 1400  # pixels
+LEAK = names.Metric("Leak", is_share=True)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture beside the text that explains it; ``picture`` is None when the file cannot be shown."""
+
+    file: str
+    title: str
+    caption: str
+    picture: Picture | None
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the picture needs a row of its own."""
+        return self.picture is not None and self.picture.width > WIDE
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Everything the page shows of one channel."""
+
+    id: str
+    name: str
+    question: str
+    victim: str
+    head: Headline
+    grade: Grade
+    verdict: str
+    cautions: tuple[str, ...]
+    gauge: Gauge | None
+    grid: Figure | None
+    figures: tuple[Figure, ...]
+    arms: Table
+    people: Table
+    models: Table
+    recognisers: Table
+    stages: Table
+    protocol: tuple[tuple[str, str], ...]
+    seconds: str
+
+    @property
+    def is_label(self) -> bool:
+        return self.name == "label"
+
+    @property
+    def leak_shown(self) -> str:
+        """The leak in percent, without the sign."""
+        return percent(self.head.leak.value, sign=False)
+
+    @property
+    def leak_interval(self) -> str:
+        """The leak's interval, or an empty string."""
+        return LEAK.interval(self.head.leak)
+
+    @property
+    def column_help(self) -> list[tuple[str, str]]:
+        """What each column of the arms table means, where that is known."""
+        return [(column.label, column.help) for column in self.arms.columns if column.help]
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Id suffix and title of the parts that this channel has, in the page's order."""
+        optional = [("faces", "Faces", self.grid), ("arms", "Numbers", self.arms),
+                    ("people", "Each person", self.people),
+                    ("models", "Judges", self.models or self.recognisers),
+                    ("training", "Training", self.figures or self.stages),
+                    ("protocol", "Protocol", self.protocol)]
+        return [(key, title) for key, title, content in optional if content]
+
+
+def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Picture],
+            index: int = 0) -> Channel:
+    """The view of one channel.
+
+    Args:
+        name: the channel's key in report.json.
+        section: its value; any key may be missing or of another type.
+        pictures: by file name as the section spells it.
+        index: the channel's place in the report, which keeps ids unique.
+    """
+    head = Headline.of(section)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    figures = [_figure(mapping(entry), pictures) for entry in sequence(section.get("figures"))]
+    return Channel(
+        id=slug if slug and index == 0 else f"{slug or 'channel'}-{index}",
+        name=name,
+        question=names.CHANNELS.get(name, "What the model gives away"),
+        victim=victim_line(mapping(section.get("victim"))),
+        head=head,
+        grade=grade(head.leak),
+        verdict=text(section.get("verdict")) or verdict(section),
+        cautions=tuple(cautions(section)),
+        gauge=gauge(head),
+        grid=_grid(section, pictures),
+        figures=tuple(figure for figure in figures if figure.file),
+        arms=arms_table(name, section),
+        people=people_table(section),
+        models=models_table(section),
+        recognisers=recognisers_table(section),
+        stages=stages_table(section),
+        protocol=tuple(flatten(section.get("protocol"))),
+        seconds=duration(number(section.get("seconds"))),
+    )
+
+
+def picture_names(section: Mapping[str, Any]) -> list[str]:
+    """The picture files that a section refers to."""
+    listed = [mapping(entry).get("file") for entry in sequence(section.get("figures"))]
+    return [name for name in (section.get("grid"), *listed) if isinstance(name, str) and name]
+
+
+def victim_line(victim: Mapping[str, Any]) -> str:
+    """The victim in one line: architecture, number of people, accuracy; what is unknown is left out."""
+    n_classes, accuracy = number(victim.get("n_classes")), number(victim.get("accuracy"))
+    parts = [text(victim.get("name")), text(victim.get("architecture"))]
+    parts.append("" if n_classes is None else f"{int(n_classes)} people")
+    parts.append("" if accuracy is None else f"{percent(accuracy)} right on held-out photos")
+    return " · ".join(part for part in parts if part) or "victim not described"
+
+
+def _figure(entry: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Figure:
+    file = entry.get("file")
+    file = file if isinstance(file, str) else ""
+    return Figure(file, text(entry.get("title"), file), text(entry.get("caption")), pictures.get(file))
+
+
+def _grid(section: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Figure | None:
+    file = section.get("grid")
+    if not isinstance(file, str) or not file:
+        return None
+    return Figure(file, "Faces", "", pictures.get(file))

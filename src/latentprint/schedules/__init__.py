@@ -1,0 +1,7 @@
+"""What changes over training: lambda and its phase, the mix of embeddings, and when to stop."""
+
+from latentprint.schedules.annealing import PhaseClock, cosine_lambda, linear_lambda
+from latentprint.schedules.mixing import Mixing, mix
+from latentprint.schedules.stopping import plateau
+
+__all__ = ["Mixing", "PhaseClock", "cosine_lambda", "linear_lambda", "mix", "plateau"]

@@ -1,0 +1,198 @@
+"""The model under audit, behind the one door through which an attack may reach it.
+
+A `Victim` sees images in [0, 1], does its own preprocessing, counts what it is asked, and releases no more
+than its `Access` grants. It is frozen: an attack moves images, never the victim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentprint.checks import nan_weights, victim_outputs
+from latentprint.errors import UserError
+from latentprint.models.loading import first_line, load_module
+from latentprint.models.penultimate import penultimate
+from latentprint.models.preprocess import Preprocess
+from latentprint.types import Access, AccessDenied, Bounds
+
+
+@dataclass
+class QueryCounter:
+    """What a victim has been asked so far, in images: answers, and gradients of answers."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def count_backward(self, n: int) -> None:
+        self.backward += n
+
+
+class Victim(nn.Module):
+    """A classifier under audit.
+
+    Args:
+        module: ``(B, 3, H', W')`` preprocessed images to logits ``(B, C)``. Taken over: frozen, in eval mode.
+        n_classes: C.
+        preprocess: from images in [0, 1] to what ``module`` takes; by default [-1, 1] at the given size.
+        access: what an attack gets.
+        name: for messages and reports.
+    """
+
+    bounds = Bounds(0.0, 1.0)
+    """The range of an image, for attacks."""
+    frozen: bool
+
+    def __init__(
+        self,
+        module: nn.Module,
+        n_classes: int,
+        *,
+        preprocess: Preprocess | None = None,
+        access: Access = Access.WHITE_BOX,
+        name: str = "victim",
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.n_classes = n_classes
+        self.preprocess = preprocess or Preprocess()
+        self.access = access
+        self.name = name
+        self.queries = QueryCounter()
+        self.freeze()
+
+    # ---- what an attack may call ----
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Query the victim.
+
+        Args:
+            x: ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B, C)``: logits, differentiable, under white-box access; log-probabilities without gradient
+            under score access; a one-hot row of the predicted class under label access. ``argmax`` and, but
+            for label access, ``softmax`` mean the same in all three.
+        """
+        if self.access is Access.WHITE_BOX:
+            return self._counted(self.logits, x)
+        with torch.no_grad():
+            logits = self._counted(self.logits, x)
+            if self.access is Access.SCORES:
+                return logits.log_softmax(1)
+            return F.one_hot(logits.argmax(1), self.n_classes).to(logits)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Penultimate features of ``(B, 3, H, W)`` images in [0, 1], ``(B, D)``, differentiable.
+
+        Raises:
+            AccessDenied: without white-box access.
+            UserError: the module has no penultimate layer that could be found.
+        """
+        if self.access is not Access.WHITE_BOX:
+            raise AccessDenied(f"{self.name} grants {self.access.value} access: no features")
+        return self._counted(self.penultimate, x)
+
+    @torch.no_grad()
+    def confidence(self, x: Tensor) -> Tensor:
+        """The class probabilities that the answer implies, ``(B, C)``; one-hot under label access."""
+        released = self(x)
+        return released if self.access is Access.LABELS else released.softmax(1)
+
+    # ---- what a defence overrides, and training uses ----
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of images in [0, 1], uncounted and whatever the access: not for attacks."""
+        return self.module(self.preprocess(x))
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """Penultimate features ``(B, D)`` of images in [0, 1], uncounted: not for attacks."""
+        return penultimate(self.module, self.preprocess(x))
+
+    def freeze(self) -> Self:
+        """Eval mode for good, and no gradient for the weights. The state of every new victim."""
+        self._set_frozen(True)
+        return self.requires_grad_(False).eval()
+
+    def unfreeze(self) -> Self:
+        """Let the victim be trained: by its owner, with a defence on, before `freeze`."""
+        self._set_frozen(False)
+        return self.requires_grad_(True).train()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self.frozen)
+
+    @property
+    def device(self) -> torch.device:
+        """Where images must lie."""
+        return self.preprocess.mean.device
+
+    def _set_frozen(self, frozen: bool) -> None:
+        """Of this victim and of any that it wraps."""
+        for module in self.modules():
+            if isinstance(module, Victim):
+                module.frozen = frozen
+
+    def _counted(self, answer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        n, queries = len(x), self.queries
+        queries.forward += n
+        out = answer(x)
+        if out.requires_grad:
+            out.register_hook(lambda _: queries.count_backward(n))
+        return out
+
+
+def load_victim(
+    spec: str,
+    n_classes: int,
+    *,
+    image_size: int,
+    weights: Path | None = None,
+    preprocess: Preprocess | None = None,
+    access: Access = Access.WHITE_BOX,
+    name: str | None = None,
+) -> Victim:
+    """A victim from the user's words, tried once before anything is spent on it.
+
+    Args:
+        spec: see `latentprint.models.loading`.
+        image_size: side in pixels of the images it will be asked about.
+        weights: a state dict to load.
+
+    Raises:
+        UserError: it cannot be loaded, or `check_victim` finds it unusable.
+    """
+    module = load_module(spec, n_classes, weights)
+    victim = Victim(module, n_classes, preprocess=preprocess, access=access, name=name or spec)
+    check_victim(victim, image_size)
+    return victim
+
+
+@torch.no_grad()
+def check_victim(victim: Victim, image_size: int) -> None:
+    """Ask a victim about two images of noise.
+
+    Raises:
+        UserError: weights that are not finite, no answer at this image size, one that is not ``(2, C)``, or
+            one that is not finite.
+    """
+    nan_weights(victim, victim.name)
+    noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    try:
+        answer = victim.logits(noise.to(victim.device))
+    except Exception as error:  # whatever the user's own code raises
+        size = f"{image_size}x{image_size}"
+        raise UserError(f"{victim.name} cannot take two {size} images: {first_line(error)}") from error
+    if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != 2:
+        got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        expected = f"logits (2, {victim.n_classes})"
+        raise UserError(f"{victim.name} must answer two images with {expected}, got {got}")
+    victim_outputs(answer.shape[1], victim.n_classes)
+    if not answer.isfinite().all():
+        raise UserError(f"{victim.name} answers noise with NaN or infinite logits")

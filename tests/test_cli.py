@@ -1,0 +1,417 @@
+"""The command line: exit codes, one sentence on stderr, and what a command hands to its function."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+from pydantic import Field
+from rich.console import Console
+
+from latentprint import console, doctor
+from latentprint.cli import main
+from latentprint.config import Config, load_config
+from latentprint.errors import RunFailed, UserError
+from latentprint.gate import check
+from latentprint.report.build import Headline
+from latentprint.report.gauge import gauge
+
+
+class FakeConfig(Config):
+    """Stands in for a channel's settings."""
+
+    seed: int = Field(0, ge=0, description="seed of everything")
+    steps: int = Field(100, ge=1, description="optimiser steps")
+
+
+FAKE_PRESETS: dict[str, dict[str, Any]] = {"tiny": {"steps": 2}, "small": {}}
+REPORT: dict[str, Any] = {
+    "schema": 1,
+    "channels": {
+        "label": {
+            "headline": "identity_match_rate",
+            "leak": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "attack": {"value": 0.55, "low": 0.46, "high": 0.64, "n": 50},
+            "floor": {"value": 0.1, "low": 0.05, "high": 0.15},
+            "ceiling": {"value": 1.0, "low": 0.98, "high": 1.0},
+            "metrics": {
+                "top1": {"value": 0.7, "low": 0.6, "high": 0.8, "n": 50},
+                "frechet": {"value": 3.5, "extractor": "judge"},
+                "diversity": None,
+            },
+            "seconds": 12.5,
+        }
+    },
+    "manifest": {},
+    "warnings": [],
+}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    return tmp_path
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Replace the label audit, the codec's pretraining and the demo by functions that note what they get."""
+    noted: list[tuple[Any, ...]] = []
+
+    def audit(config: FakeConfig, out: Path, resume: bool) -> Mapping[str, Any]:
+        noted.append((config, out, resume))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.json").write_text(json.dumps(REPORT))
+        return REPORT
+
+    def pretrain(config: FakeConfig, out: Path, resume: bool) -> Mapping[str, Any]:
+        noted.append((config, out, resume))
+        return {"asset": "codec", "metrics": {"psnr_db": 31.5}}
+
+    def demo(out: Path, resume: bool, preset: str | None) -> Mapping[str, Any]:
+        return audit(load_config(FakeConfig, preset, presets=FAKE_PRESETS), out, resume)
+
+    fakes: dict[str, dict[str, Any]] = {
+        "latentprint.label.audit": {"run_audit": audit},
+        "latentprint.label.presets": {"LabelConfig": FakeConfig, "PRESETS": FAKE_PRESETS},
+        "latentprint.pretrain.codec": {
+            "CodecConfig": FakeConfig,
+            "PRESETS": FAKE_PRESETS,
+            "pretrain": pretrain,
+        },
+        "latentprint.demo": {"run_demo": demo},
+        "latentprint.bench": {"BENCHES": {"one": lambda: [{"ratio": 1.2}], "two": lambda: [{"ratio": 2.5}]}},
+        "latentprint.engine.loop": {"is_main": lambda: True},
+    }
+    for name, content in fakes.items():
+        module = ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return noted
+
+
+def stderr_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 2) -> str:
+    """Run, expect ``code`` and exactly one line on stderr, and return it."""
+    assert main(argv) == code
+    captured = capsys.readouterr()
+    assert captured.err.endswith("\n") and captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err + captured.out
+    return captured.err.strip()
+
+
+# ---- audit and pretrain ----
+
+
+def test_audit_resolves_settings_runs_and_renders(
+    calls: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / "a run é"
+    file.write_text("seed: 3\nsteps: 5\n")
+    argv = ["audit", "label", "--preset", "tiny", "--config", str(file), "--set", "seed=4"]
+    assert main([*argv, "--set", "steps=6", "--out", str(out), "--resume"]) == 0
+    assert calls == [(FakeConfig(seed=4, steps=6), out, True)]
+    assert (out / "report.html").is_file()
+    shown = capsys.readouterr().out
+    assert f"report: {out / 'report.html'}\n" in shown
+    for text in ("Identity match", "Floor", "10%", "55%", "46–64%", "Leak", "50%", "40–60%"):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "config", "out"),
+    [
+        ([], FakeConfig(), "runs/audit-label-small"),
+        (["--preset", "tiny"], FakeConfig(steps=2), "runs/audit-label-tiny"),
+        (["--config", "mine.yaml"], FakeConfig(seed=3), "runs/audit-label-mine"),
+    ],
+)
+def test_where_a_run_goes_by_default(
+    calls: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    argv: list[str], config: FakeConfig, out: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("seed: 3\n")
+    assert main(["audit", "label", *argv]) == 0
+    assert calls == [(config, Path(out), False)]
+
+
+def test_pretrain_shows_what_was_recorded(
+    calls: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", "codec", "--preset", "tiny", "--out", str(tmp_path)]) == 0
+    assert calls == [(FakeConfig(steps=2), tmp_path, False)]
+    assert capsys.readouterr().out.split() == ["psnr_db", "31.5", "run:", str(tmp_path)]
+
+
+def test_dry_run_prints_the_settings_and_runs_nothing(
+    calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "label", "--preset", "tiny", "--set", "seed=4", "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == {"seed": 4, "steps": 2}
+    assert calls == []
+
+
+def test_help_keys_lists_the_settings(
+    calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "label", "--help-keys"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1] == ["seed", "whole", "number", ">=", "0", "0", "seed", "of", "everything"]
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--set", "sed=1"], "error: audit label: unknown key 'sed' (from --set); did you mean 'seed'?"),
+        (["--set", "seed"], 'error: audit label: --set "seed" should be key=value, as in --set seed=1'),
+        (["--preset", "tin"], "error: audit label: unknown preset 'tin'; did you mean 'tiny'?"),
+        (["--config", "no"], "error: audit label: cannot read the config file no: No such file or directory"),
+    ],
+)
+def test_bad_settings_exit_2_before_anything_runs(
+    calls: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], argv: list[str], said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert stderr_of(capsys, "audit", "label", *argv) == said
+    assert calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "audit template", "audit feature", "defend label", "defend template", "defend feature",
+        "study run", "study show",
+    ],
+)  # fmt: skip
+def test_what_is_not_there_yet_says_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = stderr_of(capsys, *command.split(), "x", "--preset", "tiny", "--set", "a=1")
+    assert said == f"error: 'latentprint {command}' is not available in this version; 'audit label' is"
+
+
+# ---- how a run ends ----
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("victim.weights: two\nlines"), 2, "error: victim.weights: two lines"),
+        (RunFailed("too many non-finite steps"), 3, "failed: too many non-finite steps"),
+        (KeyboardInterrupt(), 130, "interrupted; a run goes on with --resume"),
+        (ValueError("odd"), 70, "unexpected ValueError: odd (LATENTPRINT_TRACEBACK=1 shows where)"),
+    ],
+)
+def test_exit_codes(
+    calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    error: BaseException, code: int, said: str,
+) -> None:  # fmt: skip
+    def broken(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(sys.modules["latentprint.label.audit"], "run_audit", broken)
+    monkeypatch.delenv("LATENTPRINT_TRACEBACK", raising=False)
+    assert stderr_of(capsys, "audit", "label", code=code) == said
+    monkeypatch.setenv("LATENTPRINT_TRACEBACK", "1")
+    assert main(["audit", "label"]) == code
+    if code != 130:
+        assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["gate", "no-such", "gate . --bound low --max a=1", "gate .", "demo --x"])
+def test_usage_errors_exit_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    assert "Usage: latentprint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("line", "text"), [("--help", "doctor"), ("audit label --help", "--help-keys")])
+def test_the_program_starts_and_helps(line: str, text: str) -> None:
+    command = [sys.executable, "-m", "latentprint", *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert text in done.stdout and done.stderr == ""
+
+
+# ---- demo, report, bench ----
+
+
+def test_demo(calls: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    assert main(["demo", "--out", str(tmp_path), "--preset", "tiny", "--resume"]) == 0
+    assert calls == [(FakeConfig(), tmp_path, False), (FakeConfig(steps=2), tmp_path, True)]
+    assert f"report: {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
+def test_report_renders_again(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run_dir)]) == 0
+    assert capsys.readouterr().out == f"report: {run_dir / 'report.html'}\n"
+    assert "Identity match" in (run_dir / "report.html").read_text()
+
+
+def test_bench(calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench"]) == 0
+    assert capsys.readouterr().out.split() == ["one", "two"]
+    assert main(["bench", "all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"one": [{"ratio": 1.2}], "two": [{"ratio": 2.5}]}
+    assert main(["bench", "two"]) == 0
+    assert capsys.readouterr().out.split() == ["two", "ratio", "2.5"]
+    assert stderr_of(capsys, "bench", "tow") == "error: unknown benchmark 'tow'; did you mean 'two'?"
+
+
+# ---- gate ----
+
+
+@pytest.mark.parametrize(
+    ("bounds", "code"),
+    [
+        (["label.leak=0.5"], 0),
+        (["label.leak=0.49"], 1),
+        (["label.leak.high=0.59"], 1),
+        (["label.metrics.frechet=4", "label.seconds=13"], 0),
+        (["label.metrics.top1=0.9", "label.leak=0.2"], 1),
+        (["label.leak=0.5", "--bound=high"], 1),
+        (["label.leak=0.6", "--bound=high"], 0),
+    ],
+)
+def test_gate(run_dir: Path, bounds: list[str], code: int) -> None:
+    flags = [bound if bound.startswith("-") else f"--max={bound}" for bound in bounds]
+    assert main(["gate", str(run_dir), *flags]) == code
+
+
+def test_gate_says_which_number_is_above(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gate", str(run_dir), "--max", "label.leak=0.2", "--max", "label.metrics.top1=0.7"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "label.leak = 0.5 is ABOVE 0.2",
+        "label.metrics.top1 = 0.7 is within 0.7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["label.leek=0.2"], "--max label.leek: the report has no such number; did you mean 'label.leak'?"),
+        (["label=0.2"], "--max label: the report has no such number; there is headline, leak, attack, floor, "
+                        "ceiling, metrics, seconds"),
+        (["label.metrics.diversity=1"], "--max label.metrics.diversity: the report holds no finite number "
+                                        "there, so nothing can be concluded"),
+        (["label.headline=1"], "--max label.headline: the report holds no finite number there, so nothing "
+                               "can be concluded"),
+        (["label.metrics.frechet=1", "--bound=high"],
+         "--max label.metrics.frechet: --bound high needs an interval, and this number has none"),
+        (["label.leak"], "--max 'label.leak' should be PATH=NUMBER, as in --max label.leak=0.2"),
+        (["label.leak=x"], "--max 'label.leak=x' should be PATH=NUMBER, as in --max label.leak=0.2"),
+        (["label.leak=nan"], "--max 'label.leak=nan' should be PATH=NUMBER, as in --max label.leak=0.2"),
+        (["=1"], "--max '=1' should be PATH=NUMBER, as in --max label.leak=0.2"),
+    ],
+)  # fmt: skip
+def test_gate_concludes_nothing_from_what_is_not_there(
+    run_dir: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shaped = [flag if flag.startswith("--") else f"--max={flag}" for flag in flags]
+    assert stderr_of(capsys, "gate", str(run_dir), *shaped) == f"error: {said}"
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"schema": 1}', '{"schema": 1, "channels"', "\x00"])
+def test_gate_without_a_report(tmp_path: Path, text: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    said = stderr_of(capsys, "gate", str(tmp_path), "--max", "label.leak=0.2")
+    assert said.startswith(f"error: {tmp_path / 'report.json'}: ")
+
+
+def write_leak(directory: Path, leak: object) -> None:
+    (directory / "report.json").write_text(json.dumps({"schema": 1, "channels": {"label": {"leak": leak}}}))
+
+
+@pytest.mark.parametrize("leak", [math.nan, math.inf, True, "high", [0.1, 0.2]])
+def test_gate_takes_only_finite_numbers(tmp_path: Path, leak: object) -> None:
+    write_leak(tmp_path, leak)
+    with pytest.raises(UserError, match=r"--max label\.leak: "):
+        check(tmp_path, ["label.leak=1"])
+
+
+numbers = st.floats(-1e6, 1e6)
+
+
+@given(value=numbers, high=numbers, most=numbers)
+def test_gate_compares_exactly(
+    tmp_path_factory: pytest.TempPathFactory, value: float, high: float, most: float
+) -> None:
+    directory = tmp_path_factory.getbasetemp()
+    write_leak(directory, {"value": value, "low": value, "high": high})
+    assert check(directory, [f"label.leak={most!r}"])[0].passed == (value <= most)
+    assert check(directory, [f"label.leak={most!r}"], "high")[0].passed == (high <= most)
+
+
+# ---- what is shown ----
+
+
+def test_the_line_puts_the_attack_where_the_leak_is() -> None:
+    placed = gauge(Headline.of(REPORT["channels"]["label"]))
+    assert placed is not None
+    drawn = console.line(placed, width=11)
+    assert drawn == "├───━●━───┤"
+
+
+def test_a_summary_of_nothing_measured_does_not_fail() -> None:
+    view = Console(width=100, file=io.StringIO(), record=True)
+    view.print(*console.summary({"channels": {"[b]new": {"leak": None, "attack": "high"}}}))
+    assert re.search(r"\[b\]new.*Leak +not measured", view.export_text(), re.DOTALL)
+
+
+# ---- doctor ----
+
+
+@pytest.mark.parametrize(
+    ("requirement", "extra", "ok", "hint"),
+    [
+        ("pytest>=1", "", True, ""),
+        ("pytest>=1", "dev", True, ""),
+        ("pytest<1", "", False, "pip install 'pytest<1'"),
+        ("no-such-thing>=2", "", False, "pip install 'no-such-thing>=2'"),
+        ("no-such-thing>=2", "dev", None, "pip install 'latentprint[dev]'"),
+    ],
+)
+def test_doctor_compares_versions(requirement: str, extra: str, ok: bool | None, hint: str) -> None:
+    row = doctor.package(Requirement(requirement), extra)
+    assert (row.ok, row.hint) == (ok, hint)
+    assert row.found == "missing" if "no-such" in requirement else metadata.version("pytest") in row.found
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (None, 0), (False, 1)])
+def test_doctor_fails_only_for_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ok: bool | None, code: int
+) -> None:
+    rows = [doctor.Row("tools", "[b]thing", "odd", ok, "get one")]
+    monkeypatch.setattr(doctor, "examine", lambda: rows)
+    assert main(["doctor"]) == code
+    assert "[b]thing" in (shown := capsys.readouterr().out) and "get one" in shown
+
+
+def test_doctor_checks_the_hash_of_every_asset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+
+    from latentprint.models import assets
+
+    record = {"kind": "codec", "command": "latentprint pretrain codec", "metrics": {"psnr_db": 31.2}}
+    assets.save_asset(tmp_path, "good", nn.Linear(2, 2), record)
+    assets.save_asset(tmp_path, "bad", nn.Linear(2, 2), record).write_bytes(b"other")
+    listed = assets.list_assets(tmp_path)
+    monkeypatch.setattr(assets, "list_assets", lambda: listed)
+    rows = {row.name: row for row in doctor.examine() if row.section == "assets"}
+    assert rows["good"].ok is True and "psnr_db 31.2" in rows["good"].found
+    assert rows["bad"].ok is False and "latentprint pretrain codec" in rows["bad"].hint
