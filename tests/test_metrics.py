@@ -181,7 +181,7 @@ def test_the_observed_false_match_rate_never_exceeds_the_one_asked(seed: int, fm
     unit = normalize(embeddings, dim=1)
     i, j = torch.triu_indices(40, 40, 1)
     impostor = (unit @ unit.T)[i, j][labels[i] != labels[j]]
-    assert float((impostor > calibration.thresholds[fmr]).double().mean()) <= fmr
+    assert float((impostor > calibration.thresholds[fmr]).double().mean()) <= fmr + 1e-9
 
 
 def test_match_is_strict_and_ignores_length() -> None:

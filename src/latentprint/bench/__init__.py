@@ -1,0 +1,10 @@
+"""Benchmarks: ratios of things measured side by side in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from latentprint.bench.label_step import label_step
+
+BENCHES: dict[str, Callable[[], list[dict[str, Any]]]] = {"label-step": label_step}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -22,8 +23,10 @@ TARGETS = {
 def add_adapter(prior: FaceSwapPrior, name: str, scope: Scope, rank: int) -> None:
     """A new adapter beside those that are there, all active. It starts as the identity (B = 0)."""
     earlier = list(getattr(prior.unet, "peft_config", {}))
-    prior.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian",
-                                      target_modules=TARGETS[scope]), adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what we want
+        prior.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian",
+                                          target_modules=TARGETS[scope]), adapter_name=name)
     prior.unet.set_adapters([*earlier, name])
 
 

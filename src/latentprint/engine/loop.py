@@ -1,7 +1,7 @@
 """One training loop for everything that is trained here: victims, recognisers, prior, attack stages.
 
 A loop is a function of the step number: what a step draws comes from ``seeds.generator(seed, name, step)``, so a
-resumed loop repeats exactly what the unbroken one would have done. Processes (``accelerate launch``) each take their
+resumed loop repeats exactly what the unbroken one would have done. Processes (``torchrun``) each take their
 own share of a step's draws and average gradients.
 """
 

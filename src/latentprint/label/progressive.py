@@ -19,7 +19,7 @@ from latentprint.engine.seeds import derive, step_generator
 from latentprint.label.embedding import LabelEmbedding, Manifold
 from latentprint.label.look import Look, Watch
 from latentprint.label.presets import AttackConfig
-from latentprint.label.stages import Stage
+from latentprint.label.stages import LossName, Stage
 from latentprint.label.tools import Tools
 from latentprint.label.views import random_views
 from latentprint.losses.attribute import attribute_mse
@@ -87,13 +87,14 @@ class Progressive:
     def fit(self) -> list[StageResult]:
         """All stages, each from its checkpoint where there is one."""
         for number, stage in enumerate(self.config.stages):
-            self._add_adapters(stage)
+            self.add_adapters(stage)
             loop = StageLoop(self, stage, number).fit()
             self.results.append(StageResult(stage.name, loop.step, loop.reason, loop.seconds, loop.skipped))
         adapter_parameters(self.tools.swapper.prior, trained=False)
         return self.results
 
-    def _add_adapters(self, stage: Stage) -> None:
+    def add_adapters(self, stage: Stage) -> None:
+        """LoRA where the stage wants it and earlier stages did not put it yet."""
         present = getattr(self.tools.swapper.prior.unet, "peft_config", {})
         for scope in ("reference", "all") if stage.adapters == "all" else ("reference",):
             if scope not in present:
@@ -136,13 +137,18 @@ class StageLoop:
         with autocast(o.device, o.precision):  # type: ignore[arg-type]
             raw = self._label_losses(step) if self.stage.identity == "label" else self._photo_losses(step)
         raw = {name: value.float() for name, value in raw.items()}
-        scaled = {name: self.stage.losses[name] * raw[name] for name in self.stage.losses}
+        scaled = {name: self._scale(name) * raw[name] for name in self.stage.losses}
         logs: dict[str, Tensor | float] = {f"raw/{name}": value.detach() for name, value in raw.items()}
         logs |= {f"weight/{name}": value for name, value in self.weighting.weights().items()}
         if self.stage.identity == "mixed":
-            self.memory.aligns.append(float(raw["align"]) if "align" in raw else float("nan"))
+            self.memory.aligns.append(float(raw["align"].detach()) if "align" in raw else float("nan"))
             logs |= {"lambda": self.lam, "horizon": self.memory.horizon}
         return self.weighting(scaled), {**logs, **self.memory.last}
+
+    def _scale(self, name: LossName) -> float:
+        """A loss's scale; the alignment's falls as beta = beta0 (1 - lambda)."""
+        annealed = self.o.config.beta * (1 - self.lam) if name == "align" else 1.0
+        return self.stage.losses[name] * annealed
 
     def _photo_losses(self, step: int) -> dict[str, Tensor]:
         """Stages 0 and 1: attribute image and target are the same public photo."""
@@ -161,7 +167,7 @@ class StageLoop:
             label = F.normalize(raw, dim=1)
             identity = mix(photo, label, self.lam, o.config.mixing)
             losses["norm"] = embedding_norm(raw).mean()
-            losses["align"] = o.config.beta * (1 - self.lam) * align(label, photo).mean()
+            losses["align"] = align(label, photo).mean()
         scene = o.tools.scenes.take(index).to(o.device)
         losses |= self._denoising(scene, identity, rng, "perceptual" in self.stage.losses)
         return {name: losses[name] for name in self.stage.losses}

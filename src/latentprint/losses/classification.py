@@ -62,8 +62,8 @@ def max_margin(logits: Tensor, y: Tensor, margin: float = 0.0) -> Bounded:
     Returns:
         ``loss = max(0, margin + raw)`` in [0, inf), and ``raw``.
 
-    Source: Yuan et al. 2023, PLG-MI (arXiv:2302.09814), max-margin loss. With ``margin`` > 0 it is our reading
-    of the margin term that the notes' loss B4 weighs by 0.3 without defining it.
+    Source: Yuan et al. 2023, PLG-MI (arXiv:2302.09814), max-margin loss. With ``margin`` > 0 it is our
+    reading of the margin term that the notes' loss B4 weighs by 0.3 without defining it.
     """
     raw = _rivals(logits, y).amax(1) - _own(logits, y)
     return Bounded(F.relu(margin + raw), raw)

@@ -135,4 +135,4 @@ def _short(name: str, pixels: int) -> str:
 
 
 def _outcome(score: float, matched: bool) -> str:
-    return f"{f'{score:.2f}' if np.isfinite(score) else '–'} {'✗' if matched else '✗'}"
+    return f"{f'{score:.2f}' if np.isfinite(score) else '–'} {'✓' if matched else '✗'}"

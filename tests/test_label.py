@@ -1,0 +1,239 @@
+"""The label channel's parts: pairing, embeddings, views, stages; each against a known answer."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import small_swapper
+from torch import Tensor, nn
+
+from latentprint.data.procedural import make_people
+from latentprint.engine.run import RunDir
+from latentprint.label.attack import ProgressiveAttack, pseudo_label, random_people, sample_seeds, scene_of
+from latentprint.label.embedding import LabelEmbedding, Manifold
+from latentprint.label.look import Look
+from latentprint.label.pairing import log_confidence, pseudo_embeddings, random_pairs, top_pairs
+from latentprint.label.presets import AttackConfig
+from latentprint.label.progressive import Progressive, StageLoop
+from latentprint.label.stages import HAND_OVER, LABEL_ONLY, PROGRESSIVE, WARM_UP, Stage
+from latentprint.label.tools import Tools, encode
+from latentprint.label.views import random_views
+from latentprint.models.classifiers import build
+from latentprint.models.preprocess import Preprocess
+from latentprint.models.recognisers import build_recogniser
+from latentprint.victim import Victim
+
+CONFIG = AttackConfig(stages=[stage.model_copy(update={"batch": 4, "steps": 3, "min_steps": 1})
+                              for stage in PROGRESSIVE],
+                      pairs=3, horizon=2, images=2, look_every=50, look_images=64, sample_steps=1, ddim_steps=2,
+                      augmentations=2)  # fmt: skip
+N_CLASSES = 3
+
+
+def unit(n: int, seed: int = 0) -> Tensor:
+    return nn.functional.normalize(torch.randn(n, 512, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+@cache
+def shared_tools() -> Tools:
+    torch.manual_seed(0)
+    teacher = build_recogniser("iresnet").eval().requires_grad_(False)
+    return encode(small_swapper(), teacher, make_people(range(40), 2))
+
+
+def fresh_tools() -> Tools:
+    tools = shared_tools()
+    return tools.with_prior(copy.deepcopy(tools.swapper.prior))
+
+
+def victim() -> Victim:
+    torch.manual_seed(1)
+    return Victim(build("vgg", N_CLASSES), N_CLASSES, preprocess=Preprocess((0.2, 0.1, 0.9, 0.9)))
+
+
+def progressive(path: Path, config: AttackConfig = CONFIG) -> Progressive:
+    tools = fresh_tools()
+    pairs = random_pairs(len(tools.public), N_CLASSES, config.pairs, 0)
+    return Progressive(tools, config, victim(), pairs, pseudo_embeddings(tools.embeddings, pairs),
+                       RunDir.open(path, {}), 0)
+
+
+class Brightness(nn.Module):
+    """Three classes by mean brightness: dark, middling, bright."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = x.mean((1, 2, 3))
+        return torch.stack([-40 * (level - centre) ** 2 for centre in (-0.6, 0.0, 0.6)], 1)
+
+
+def test_confidence_pairs_the_photos_that_the_victim_finds_most_like_a_class() -> None:
+    data = make_people(range(4), 2)
+    levels = torch.tensor([10, 20, 120, 128, 140, 230, 250, 70], dtype=torch.uint8)
+    data.images.copy_(levels.view(-1, 1, 1, 1).expand_as(data.images))
+    pairs = top_pairs(log_confidence(Victim(Brightness(), 3), data), 2)
+    assert [sorted(row.tolist()) for row in pairs] == [[0, 1], [2, 3], [5, 6]]
+
+
+def test_pseudo_embedding_is_the_unit_mean() -> None:
+    embeddings = torch.eye(4, 512)
+    mean = pseudo_embeddings(embeddings, torch.tensor([[0, 1], [3, 3]]))
+    expected = torch.zeros(2, 512)
+    expected[0, :2] = 0.5**0.5
+    expected[1, 3] = 1
+    assert torch.allclose(mean, expected)
+
+
+def test_random_pairs_are_seeded() -> None:
+    assert torch.equal(random_pairs(50, 3, 4, 7), random_pairs(50, 3, 4, 7))
+    assert not torch.equal(random_pairs(50, 3, 4, 7), random_pairs(50, 3, 4, 8))
+
+
+def test_label_embedding_starts_where_it_is_told_and_stays_on_the_sphere() -> None:
+    start = unit(5)
+    labels = LabelEmbedding(start)
+    classes = torch.arange(5)
+    assert torch.allclose(labels(classes), start, atol=1e-6)
+    assert torch.allclose(labels.raw(classes).norm(dim=1), torch.ones(5), atol=1e-6)
+    for p in labels.parameters():
+        nn.init.normal_(p, std=0.1)
+    assert torch.allclose(labels(classes).norm(dim=1), torch.ones(5), atol=1e-6)
+
+
+def test_manifold_excess_is_small_on_it_and_large_off_it() -> None:
+    rng = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(512, 20, generator=rng))[0]
+    points = torch.randn(2000, 20, generator=rng) @ basis.T + 0.001 * torch.randn(2000, 512, generator=rng)
+    manifold = Manifold(points, axes=20)
+    on = torch.randn(300, 20, generator=rng) @ basis.T + 0.001 * torch.randn(300, 512, generator=rng)
+    assert manifold.excess(on).mean() < 0.4
+    assert manifold.excess(3 * on).mean() > 6
+    assert manifold.excess(points.mean(0, keepdim=True))[0] == pytest.approx(0.0, abs=1e-6)
+    off = on + 0.01 * torch.randn(300, 512, generator=rng)
+    assert manifold.excess(off).mean() > 50
+
+
+def test_views_without_range_are_the_picture() -> None:
+    x = torch.rand(2, 3, 32, 32)
+    still = random_views(x, 3, torch.Generator().manual_seed(0), 0, 0, 0, 0)
+    assert torch.allclose(still, x.repeat(3, 1, 1, 1), atol=1e-5)
+    moved = random_views(x, 3, torch.Generator().manual_seed(0))
+    assert (moved - still).abs().mean() > 0.01
+    x.requires_grad_(True)
+    random_views(x, 2, torch.Generator().manual_seed(0)).sum().backward()
+    assert x.grad is not None and (x.grad > 0).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("stage", [WARM_UP, HAND_OVER, LABEL_ONLY], ids=lambda stage: stage.name)
+def test_a_gradient_reaches_all_that_a_stage_trains_and_nothing_else(tmp_path: Path, stage: Stage) -> None:
+    small = stage.model_copy(update={"batch": 4, "steps": 3})
+    owner = progressive(tmp_path / "run")
+    owner.add_adapters(small)
+    loop = StageLoop(owner, small, 0)
+    o_prior, labels, weighting = owner.tools.swapper.prior, owner.labels, loop.weighting
+    for name, p in o_prior.named_parameters():
+        if "lora_B" in name:  # starts at zero, where lora_A has no gradient
+            nn.init.normal_(p, std=0.05)
+    nn.init.normal_(labels.mlp[2].weight, std=0.05)  # type: ignore[arg-type]
+    for p in o_prior.parameters():
+        p.requires_grad_(False)
+    for name, p in o_prior.named_parameters():
+        p.requires_grad_("lora_" in name)
+    owner.clock.phase = 0.5
+    loss, values = loop.loss_at(1)
+    loss.backward()
+    assert set(small.losses) <= {key.removeprefix("raw/") for key in values if key.startswith("raw/")}
+    trained = {name: p for name, p in o_prior.named_parameters() if "lora_" in name}
+    assert any("conv1" in name for name in trained) == (small.adapters == "all")
+    if small.identity != "image":
+        trained |= {f"labels.{name}": p for name, p in labels.named_parameters()}
+    if small.weighting == "uncertainty":
+        trained |= {f"weighting.{name}": p for name, p in weighting.named_parameters()}
+    for name, p in trained.items():
+        assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
+    frozen = [*(p for name, p in o_prior.named_parameters() if "lora_" not in name), *owner.victim.parameters(),
+              *owner.tools.teacher.parameters(), *owner.tools.swapper.codec.parameters(),
+              *owner.tools.swapper.attributes.parameters()]
+    if small.identity == "image":
+        frozen += list(labels.parameters())
+    assert all(p.grad is None for p in frozen)
+
+
+def test_lambda_rises_through_stage_one_and_never_jumps_back(tmp_path: Path) -> None:
+    owner = progressive(tmp_path / "run")
+    owner.add_adapters(HAND_OVER)
+    loop = StageLoop(owner, HAND_OVER.model_copy(update={"batch": 2}), 1)
+    seen = []
+    for step in range(4):
+        seen.append(float(loop.loss_at(step)[1]["lambda"]))
+        if step == 1:
+            loop.memory.horizon *= 1.5  # as after a jump of the Frechet distance
+    assert seen == sorted(seen)
+    assert seen[:2] == [0.0, pytest.approx(0.5)]
+
+
+def look(frechet: float = 0.1, success: float = 1.0, identity: float = 1.0) -> Look:
+    return Look(frechet, success, identity, 0.5, 0.5)
+
+
+def test_rules_by_which_stages_end(tmp_path: Path) -> None:
+    owner = progressive(tmp_path / "run")
+    owner.watch.bound = 1.0
+    warm = StageLoop(owner, WARM_UP, 0)
+    assert warm._verdict(look(0.9)) and not warm._verdict(look(1.1))
+    over = StageLoop(owner, HAND_OVER, 1)
+    over.lam = 0.98
+    over.memory.aligns = [1.0] * 40
+    assert over._verdict(look()) is None, "lambda has not arrived"
+    over.lam = 0.995
+    assert over._verdict(look()) is not None
+    assert over._verdict(look(1.1)) is None
+    label = StageLoop(owner, LABEL_ONLY, 2)
+    assert label._verdict(look()) == "success 1.00, identity 1.00"
+    assert label._verdict(look(success=0.99)) is None
+    assert label._verdict(look(identity=0.8)) is None
+
+
+def test_alignment_falls_or_plateaus_so_that_stage_one_cannot_hang(tmp_path: Path) -> None:
+    """With several photos a class the alignment loss has a floor above the bound: the plateau rule ends the stage."""
+    owner = progressive(tmp_path / "run")
+    owner.watch.bound = float("inf")
+    loop = StageLoop(owner, HAND_OVER.model_copy(update={"align_bound": 0.0}), 1)
+    loop.lam = 1.0
+    loop.memory.aligns = [2.0 - 0.04 * i for i in range(40)]
+    assert loop._verdict(look()) is None
+    loop.memory.aligns = [0.4] * 40
+    assert loop._verdict(look()) == "handed over: alignment no longer falling"
+
+
+def test_attack_runs_all_stages_and_repeats_exactly(tmp_path: Path) -> None:
+    classes, seeds = sample_seeds(0, N_CLASSES, CONFIG.images)
+    images = []
+    for name in ("a", "b"):
+        attack = ProgressiveAttack(fresh_tools(), CONFIG, RunDir.open(tmp_path / name, {}), 0)
+        drawn = attack(victim(), classes, seeds)
+        images.append(drawn.images)
+        assert attack.progressive is not None
+        assert [(r.name, r.steps) for r in attack.progressive.results] == [("stage0", 3), ("stage1", 3), ("stage2", 3)]
+        assert drawn.n_backward > 0 and torch.equal(drawn.attribute_index, scene_of(seeds, 80))
+    assert torch.equal(images[0], images[1])
+
+
+def test_floor_ignores_the_victim_and_pseudo_label_does_not() -> None:
+    tools = shared_tools()
+    classes, seeds = sample_seeds(0, N_CLASSES, 2)
+    one, other = victim(), Victim(Brightness(), 3)
+    floor, pseudo = random_people(tools, CONFIG), pseudo_label(tools, CONFIG, 0)
+    assert torch.equal(floor(one, classes, seeds).images, floor(other, classes, seeds).images)
+    assert not torch.equal(pseudo(one, classes, seeds).images, pseudo(other, classes, seeds).images)
+
+
+def test_sample_seeds_do_not_depend_on_how_many_are_asked_for() -> None:
+    classes, seeds = sample_seeds(0, 3, 2)
+    more_classes, more = sample_seeds(0, 4, 5)
+    assert classes.tolist() == [0, 0, 1, 1, 2, 2]
+    assert seeds.tolist() == more[(more_classes < 3) & (torch.arange(20) % 5 < 2)].tolist()
+    assert len(set(more.tolist())) == 20
