@@ -45,7 +45,7 @@ def rows() -> list[Row]:
             "step": step,
             "loss": 1.0,
             "lambda": step / 3,
-            "align": 0.5,
+            "raw/align": 0.5,
             "weight/cls": 1.0,
             "raw/cls": 0.1,
             "weight/prior": 2.0,
@@ -93,13 +93,15 @@ def test_read_metrics_survives_a_killed_run(tmp_path: Path) -> None:
 
 
 def test_phases_follow_one_another() -> None:
-    assert figures.offsets(rows()) == {"victim": 0, "stage0": 4, "stage1": 7}
-    running_on = [
-        {"phase": "stage0", "step": 0},
-        {"phase": "stage0", "step": 9},
-        {"phase": "stage1", "step": 10},
-    ]
-    assert figures.offsets(running_on) == {"stage0": 0, "stage1": 0}
+    assert figures.ends(rows()) == {"victim": 4, "stage0": 7, "stage1": 10}
+
+
+def test_a_side_log_joins_its_stage() -> None:
+    order = [("stage0-look", 5), ("stage0", 3), ("stage1", 2), ("stage0", 9), ("victim", 1), ("stage1-look", 1)]
+    stages = figures.stage_rows([{"phase": phase, "step": step} for phase, step in order])
+    assert [(row["phase"], row["step"]) for row in stages] == [
+        ("stage0", 3), ("stage0", 5), ("stage0", 9), ("stage1", 1), ("stage1", 2)
+    ]  # fmt: skip
 
 
 def test_training_curves_draw_every_phase(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -157,9 +159,7 @@ def test_embeddings_are_joined_person_by_person(tmp_path: Path, drawn: list[Figu
     )
     figures.embedding_plot(label, teacher, tmp_path / "a.png")
     joins, marks = drawn[0].axes[0].lines[:3], drawn[0].axes[0].lines[3:]
-    assert [np.asarray(line.get_xydata()).tolist() for line in joins] == np.stack(
-        [label, teacher], 1
-    ).tolist()
+    assert [np.asarray(line.get_xydata()).tolist() for line in joins] == np.stack([label, teacher], 1).tolist()
     assert [np.asarray(line.get_xydata()).tolist() for line in marks] == [teacher.tolist(), label.tolist()]
 
 
@@ -215,9 +215,7 @@ def test_the_grid_shows_every_pixel_at_its_place(tmp_path: Path) -> None:
 
 def test_the_grid_says_who_was_matched(tmp_path: Path, drawn: list[Figure]) -> None:
     same = faces(2, 64, 0)
-    figures.face_grid(
-        same, same, same, ["Ann", "x" * 50], [0.567, float("nan")], [True, False], tmp_path / "g.png"
-    )
+    figures.face_grid(same, same, same, ["Ann", "x" * 50], [0.567, float("nan")], [True, False], tmp_path / "g.png")
     said = {text.get_text(): text.get_color() for text in drawn[0].texts}
     assert said["0.57 ✓"] == GREEN and said["– ✗"] == RED
     assert "Ann" in said and any(len(name) < 50 and name.endswith("x…") for name in said)
@@ -253,8 +251,6 @@ def test_sheets_refuse_other_arrays(tmp_path: Path, bad: Any) -> None:
 def test_the_report_package_leaves_pyplot_alone() -> None:
     for file in Path(latentprint.report.html.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = (
-                [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            )
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             assert not any("pyplot" in name for name in [*names, module]), file.name

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import linalg
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -172,7 +172,7 @@ def test_without_genuine_comparisons_the_accept_rate_is_unknown() -> None:
     assert any("genuine" in warning for warning in calibration.warnings)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 1000), fmr=st.floats(0.01, 0.5))
 def test_the_observed_false_match_rate_never_exceeds_the_one_asked(seed: int, fmr: float) -> None:
     embeddings = (normal(40, 3, seed=seed) * 2).round()  # many ties

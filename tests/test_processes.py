@@ -37,7 +37,8 @@ def loss_at(step):
 loop = Loop(run, "fit", optimizer, {"network": network}, 4, clip_norm=1e9, log_every=1)
 loop.fit(loss_at, lambda step: "main says so" if step == 3 and is_main() else None)
 save_file({"weight": network.weight.detach(), "bias": network.bias.detach(),
-           "told": torch.tensor([loop.step, loop.skipped])}, out.with_name(f"{accelerator().process_index}.safetensors"))
+           "told": torch.tensor([loop.step, loop.skipped])},
+          out.with_name(f"{accelerator().process_index}.safetensors"))
 """
 
 
@@ -55,7 +56,7 @@ def reference() -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
             for p in network.parameters():
                 assert p.grad is not None
-                p -= 0.1 * p.grad
+                p.sub_(0.1 * p.grad)
     return network.weight.detach(), network.bias.detach()
 
 

@@ -129,9 +129,7 @@ class Page(HTMLParser):
         self.ids += [found[key] for key in ("id",) if key in found]
         self.links += [found.get("href", "")] * (tag == "a")
         self.images += [found.get("src", "")] * (tag == "img")
-        self.loads += [
-            value for key, value in found.items() if key in ("src", "href", "srcset", "data", "action")
-        ]
+        self.loads += [value for key, value in found.items() if key in ("src", "href", "srcset", "data", "action")]
         if found.get("http-equiv") == "Content-Security-Policy":
             self.csp = found["content"]
         if tag in ("script", "style"):
@@ -245,9 +243,7 @@ def test_nothing_is_loaded_from_anywhere(run: Path) -> None:
     assert "@import" not in html and "url(" not in html
 
 
-@pytest.mark.parametrize(
-    "channels", [["label"], ["label", "template"], ["", "a b", "a-b", EVIL, "label"], []]
-)
+@pytest.mark.parametrize("channels", [["label"], ["label", "template"], ["", "a b", "a-b", EVIL, "label"], []])
 def test_every_link_has_one_target(run: Path, channels: list[str]) -> None:
     page = Page(render(full_report() | {"channels": {name: label_section() for name in channels}}, run))
     assert len(page.ids) == len(set(page.ids))
@@ -266,9 +262,7 @@ def test_pictures_are_inline_and_whole(run: Path) -> None:
     assert sizes == [("data:image/png", (40, 20)), ("data:image/jpeg", (30, 30))]
 
 
-def test_only_whole_pictures_inside_the_run_are_taken(
-    run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_only_whole_pictures_inside_the_run_are_taken(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside") / "secret.png"
     Image.new("RGB", (4, 4)).save(outside)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(run / "cut.png")
@@ -392,9 +386,7 @@ def test_render_run_writes_the_page_beside_the_report(run: Path) -> None:
         ("\0\xff", "not valid JSON"),
     ],
 )
-def test_a_report_that_cannot_be_read_is_the_users_error(
-    tmp_path: Path, content: str | None, said: str
-) -> None:
+def test_a_report_that_cannot_be_read_is_the_users_error(tmp_path: Path, content: str | None, said: str) -> None:
     if content is not None:
         (tmp_path / "report.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=said) as caught:
@@ -453,7 +445,7 @@ def test_the_documented_words_are_the_ones_used() -> None:
     [
         (
             {"evaluators": [{"name": "B", "accuracy": 0.82}]},
-            "Caution: B, an evaluator, names only 82% of real",
+            "Caution: B names only 82% of real held-out photos right",
         ),
         ({"ceiling": {"value": 0.6}}, "even real photos reach only 60%, so the number means little"),
         ({"pseudo_label": {"value": 0.76}}, "does not beat the pseudo-label baseline (76%)"),
@@ -506,9 +498,7 @@ def test_the_gauge_places_the_attack_at_its_leak() -> None:
 
 
 def test_the_gauge_stretches_instead_of_clipping() -> None:
-    line = gauge(
-        Headline.of({"floor": 0.0, "ceiling": 0.5, "attack": {"value": -0.25, "low": -0.5, "high": 0.0}})
-    )
+    line = gauge(Headline.of({"floor": 0.0, "ceiling": 0.5, "attack": {"value": -0.25, "low": -0.5, "high": 0.0}}))
     assert line is not None
     assert (line.attack_at, line.interval, line.floor_at, line.ceiling_at) == (25, (0, 50), 50, 100)
     assert gauge(Headline.of({"floor": 0.5, "ceiling": 0.5, "attack": 0.5})) is None
@@ -574,9 +564,7 @@ def test_small_readers() -> None:
 
 # ------------------------------------------------------------------------------ the browser
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -611,9 +599,7 @@ CHECK = """addEventListener("load", () => {
 
 def watched(html: str) -> str:
     """The page with two scripts added, allowed by their hashes; its policy stays as strict as it is."""
-    digests = [
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in (WATCH, CHECK)
-    ]
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in (WATCH, CHECK)]
     html = html.replace("script-src ", "script-src " + "".join(f"'sha256-{digest}' " for digest in digests))
     html = html.replace("<title>", f"<script>{WATCH}</script><title>")
     return html.replace("</body>", f"<script>{CHECK}</script></body>")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t
 
@@ -131,7 +131,7 @@ def test_arms_are_paired(share: float) -> None:
     assert (leak.value, leak.low, leak.high) == pytest.approx((share, share, share))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scale=st.floats(0.1, 100), shift=st.floats(-50, 50), seed=st.integers(0, 1000))
 def test_leak_does_not_depend_on_the_unit(scale: float, shift: float, seed: int) -> None:
     rng, people = np.random.default_rng(seed), np.arange(8)

@@ -35,7 +35,7 @@ from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, 
 class PriorConfig(PretrainConfig):
     """Settings of ``latentprint pretrain prior``."""
 
-    steps: int = Field(7500, ge=1, description="optimiser steps")
+    steps: int = Field(5000, ge=1, description="optimiser steps")
     batch: int = Field(32, ge=2, description="photos a step")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     people: int = Field(5000, ge=2, description="procedural people in the pool")
@@ -43,12 +43,14 @@ class PriorConfig(PretrainConfig):
     first_person: int = Field(5_000_000, ge=0, description="identity seed of the first procedural person")
     assets: str | None = Field(None, description="folder with codec, teacher and attributes; None = packaged")
     width: int = Field(64, ge=32, multiple_of=32, description="channels of the finer level; the coarser has twice")
-    identity_tokens: int = Field(8, ge=4, description="M, tokens that reference attention reads")
+    identity_tokens: int = Field(16, ge=4, description="M, tokens that reference attention reads")
+    noise_skew: float = Field(2.0, ge=1, description="1: all noise levels alike; higher: more of the noisy ones, "
+                                                     "where it is decided who it will be")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of identities left out (classifier-free guidance)")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights")
     identity_weight: float = Field(0.3, ge=0, description="weight of the teacher's 1 - cos on swaps")
     identity_share: float = Field(0.25, ge=0, le=1, description="share of the batch swapped for it")
-    identity_from: float = Field(0.6, ge=0, le=1, description="share of the steps after which it is on")
+    identity_from: float = Field(0.5, ge=0, le=1, description="share of the steps after which it is on")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -122,11 +124,12 @@ def identity_of(pool: Pool, index: Tensor, config: PriorConfig, step: int) -> Te
 
 def prior_loss(swapper: Swapper, pool: Pool, config: PriorConfig, step: int,
                device: torch.device) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """Mean squared error of v at random noise levels."""
+    """Mean squared error of v at random noise levels, skewed towards the noisy ones."""
     index = draw(config, "prior", step, len(pool.labels))
     rng = step_generator(config.seed, "noise", step)
     scene = pool.scene.take(index).to(device)
-    timestep = torch.randint(TRAIN_STEPS, (len(index),), generator=rng).to(device)
+    progress = torch.rand(len(index), generator=rng) ** config.noise_skew
+    timestep = ((1 - progress) * TRAIN_STEPS).long().clamp_max(TRAIN_STEPS - 1).to(device)
     noise = torch.randn(scene.latent.shape, generator=rng).to(device)
     dropped = (torch.rand(len(index), generator=rng) < config.dropout).to(device)
     a, s = signal_and_noise(swapper.schedule, timestep, noise)

@@ -14,7 +14,7 @@ from latentprint.report import names
 from latentprint.report.values import Measured, mapping, number, percent, sequence, text
 
 LOW_EVALUATOR_ACCURACY = 0.90
-LOW_CEILING = 0.70
+LOW_CEILING = 0.80
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def cautions(section: Mapping[str, Any]) -> list[str]:
     for row in map(mapping, sequence(section.get("evaluators"))):
         accuracy = number(row.get("accuracy"))
         if accuracy is not None and accuracy < LOW_EVALUATOR_ACCURACY:
-            name = text(row.get("name"), "one")
-            found.append(f"Caution: {name}, an evaluator, names only {percent(accuracy)} of real held-out "
-                         "photos right, so what it says of reconstructions means little.")
+            name = text(row.get("name"), "one evaluator")
+            found.append(f"Caution: {name} names only {percent(accuracy)} of real held-out photos right, so "
+                         "what it says as an evaluator means little.")
     if head.metric.is_share and head.ceiling.value is not None and head.ceiling.value < LOW_CEILING:
         found.append(f"Caution: even real photos reach only {percent(head.ceiling.value)}, "
                      "so the number means little.")

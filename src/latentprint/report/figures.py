@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,7 @@ def training_curves(rows: Sequence[Row], path: Path) -> bool:
     Returns:
         whether there was anything to draw; without it no file is written.
     """
-    stages = [row for row in rows if _is_stage(row)]
-    models = [row for row in rows if not _is_stage(row)]
+    stages, models = stage_rows(rows), [row for row in rows if not _is_stage(row)]
     model_panels = [key for key in ("loss", "accuracy") if any(key in row for row in models)]
     keys = _plain_keys(stages)[: MAX_PANELS - len(model_panels)]
     n = len(model_panels) + len(keys)
@@ -97,11 +97,11 @@ def training_curves(rows: Sequence[Row], path: Path) -> bool:
 
 def schedule_curves(rows: Sequence[Row], path: Path) -> bool:
     """Lambda over steps above the alignment loss, stages marked. False (and no file) without either."""
-    wanted = {row["phase"] for row in rows if "lambda" in row or "align" in row}
-    stages = [row for row in rows if _is_stage(row) and row["phase"] in wanted]
-    panels = [(key, color, title) for key, color, title in
-              (("lambda", BLUE, "lambda: share of the label embedding"), ("align", ORANGE, "alignment loss"))
-              if any(key in row for row in stages)]
+    align = "align" if any("align" in row for row in rows) else "raw/align"
+    known = (("lambda", BLUE, "lambda: share of the label embedding"), (align, ORANGE, "alignment loss"))
+    wanted = {row["phase"] for row in stage_rows(rows) if any(key in row for key, _, _ in known)}
+    stages = [row for row in stage_rows(rows) if row["phase"] in wanted]
+    panels = [panel for panel in known if any(panel[0] in row for row in stages)]
     if not panels:
         return False
     with canvas(path, 5.6, 2.4 * len(panels)) as figure:
@@ -113,7 +113,7 @@ def schedule_curves(rows: Sequence[Row], path: Path) -> bool:
 
 def weights_over_time(rows: Sequence[Row], path: Path) -> bool:
     """Weights (``weight/*``) above raw losses (``raw/*``), a colour a loss. False (and no file) without."""
-    stages = [row for row in rows if _is_stage(row)]
+    stages = stage_rows(rows)
     found = {str(key) for row in stages for key in row}
     losses = sorted({key.partition("/")[2] for key in found if key.startswith(("weight/", "raw/"))})
     kinds = [kind for kind in ("weight", "raw") if any(f"{kind}/{loss}" in found for loss in losses)]
@@ -125,7 +125,8 @@ def weights_over_time(rows: Sequence[Row], path: Path) -> bool:
             _staged(axis, logged, [(f"{kind}/{loss}", PALETTE[index % len(PALETTE)], loss)
                                    for index, loss in enumerate(losses)])
             _finish(axis, "weights" if kind == "weight" else "raw losses")
-            axis.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5))
+            one_each = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # not one a stage
+            axis.legend(one_each.values(), one_each.keys(), fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return True
 
 
@@ -203,34 +204,36 @@ def _curve(rows: Iterable[Row], key: str, offset: float = 0.0) -> Curve:
     return np.asarray(steps, float), np.asarray(values, float)
 
 
-def offsets(rows: Sequence[Row]) -> dict[str, float]:
-    """What to add to each phase's steps so that phases follow one another; 0 where steps already run on."""
-    shifts, end = {}, 0.0
-    for phase in _phases(rows):
-        steps = [float(row["step"]) for row in rows if row["phase"] == phase]
-        shifts[phase] = end if min(steps) < end else 0.0
-        end = max(steps) + shifts[phase]
-    return shifts
+def stage_rows(rows: Sequence[Row]) -> list[Row]:
+    """The attack's rows by stage and step; a stage's side log (``stage1-look``) joins its stage."""
+    stages = [row | {"phase": str(row["phase"]).partition("-")[0]} for row in rows if _is_stage(row)]
+    order = _phases(stages)
+    return sorted(stages, key=lambda row: (order.index(row["phase"]), float(row["step"])))
+
+
+def ends(rows: Sequence[Row]) -> dict[str, float]:
+    """Where each phase ends when the phases, whose steps all start at 0, follow one another."""
+    steps = {phase: [float(row["step"]) for row in rows if row["phase"] == phase] for phase in _phases(rows)}
+    return dict(zip(steps, accumulate(map(max, steps.values())), strict=True))
 
 
 def _staged(axis: Axes, rows: Sequence[Row], keys: Iterable[tuple[str, str, str]]) -> None:
     """Keys over the stages end to end, boundaries dashed and stages named at the top."""
-    shifts, keys = offsets(rows), list(keys)
-    spans = {phase: [float(row["step"]) + shift for row in rows if row["phase"] == phase]
-             for phase, shift in shifts.items()}
-    first, last = min(map(min, spans.values())), max(map(max, spans.values()))
-    for index, (phase, steps) in enumerate(spans.items()):
-        if index:
-            axis.axvline(min(steps), color=INK, linewidth=1, linestyle=(0, (3, 3)), alpha=0.8)
-        roomy = max(steps) - min(steps) > 0.2 * (last - first)
-        axis.annotate(phase if roomy else phase.removeprefix("stage"), (min(steps), 1), va="top", fontsize=8,
-                      xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points")
+    keys, start, finish = list(keys), 0.0, ends(rows)
+    last = max(finish.values())
+    for phase, end in finish.items():
+        if start:
+            axis.axvline(start, color=INK, linewidth=1, linestyle=(0, (3, 3)), alpha=0.8)
+        name = phase if end - start > 0.2 * last else phase.removeprefix("stage")
+        axis.annotate(name, (start, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8,
+                      xytext=(3, -2), textcoords="offset points")
         part = [row for row in rows if row["phase"] == phase]
         for key, color, label in keys:
-            _line(axis, _curve(part, key, shifts[phase]), label if index == len(spans) - 1 else "", color)
+            _line(axis, _curve(part, key, start), label, color)
+        start = end
     axis.margins(y=0.2)
-    if last > first:
-        axis.set_xlim(first, last)
+    if last:
+        axis.set_xlim(0, last)
 
 
 def _line(axis: Axes, curve: Curve, label: str, color: str | None = None) -> None:

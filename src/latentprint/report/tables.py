@@ -46,6 +46,7 @@ class Column:
     label: str
     help: str = ""
     better: str = ""
+    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,18 @@ def arms_table(name: str, section: Mapping[str, Any]) -> Table:
         if measured := getattr(head, key):
             rows[key] = {headline: measured} | rows[key]
     rows = {key: row for key, row in rows.items() if row}
+    images = {key: number(mapping(arm).get(N_IMAGES)) for key, arm in mapping(section.get("arms")).items()}
     metrics = _ordered({key for row in rows.values() for key in row}, first=headline)
     return Table(tuple(_column(key) for key in metrics),
-                 tuple(_arm_row(key, name, row, metrics) for key, row in rows.items()))
+                 tuple(_arm_row(key, name, row, metrics, images.get(key)) for key, row in rows.items()))
 
 
 def _flat_metrics(raw: object) -> dict[str, Measured]:
     """Metrics of one arm; a metric given per evaluator becomes one entry each, ``"top1 · name"``."""
     flat: dict[str, Measured] = {}
     for key, value in mapping(raw).items():
+        if key == N_IMAGES:
+            continue
         if isinstance(value, Mapping) and "value" not in value:
             flat |= {f"{key} · {part}": Measured.of(item) for part, item in value.items()}
         else:
@@ -96,19 +100,28 @@ def _flat_metrics(raw: object) -> dict[str, Measured]:
     return flat
 
 
-def _metric(key: str) -> names.Metric:
+def _variant(key: str) -> tuple[str, str]:
+    """A metric's name and what tells this one apart: ``top1_resnet`` is ``("top1", "resnet")``."""
     base, _, part = key.partition(" · ")
+    if base in names.METRICS or part:
+        return base, part
+    known = next((name for name in names.METRICS if key.startswith(f"{name}_")), key)
+    return known, key[len(known) + 1 :]
+
+
+def _metric(key: str) -> names.Metric:
+    base, part = _variant(key)
     known = names.metric(base)
-    return replace(known, label=f"{known.label}, {part}") if part else known
+    return replace(known, label=f"{known.label}, {part.replace('_', ' ')}") if part else known
 
 
 def _ordered(keys: set[str], first: str) -> list[str]:
-    """Metrics in the order of ``names.METRICS``, the headline before all, unknown ones last by name."""
+    """The headline, metrics in the order of ``names.METRICS``, unknown ones by name, and variants last."""
     known = list(names.METRICS)
 
-    def place(key: str) -> tuple[bool, int, str]:
-        base = key.partition(" · ")[0]
-        return key != first, known.index(base) if base in known else len(known), key
+    def place(key: str) -> tuple[bool, bool, int, str]:
+        base, part = _variant(key)
+        return key != first, bool(part), known.index(base) if base in known else len(known), key
 
     return sorted(keys, key=place)
 
@@ -118,12 +131,14 @@ def _column(key: str) -> Column:
     return Column(metric.label, metric.help, metric.better)
 
 
-def _arm_row(key: str, channel_name: str, row: Mapping[str, Measured], metrics: Sequence[str]) -> Row:
+def _arm_row(key: str, channel_name: str, row: Mapping[str, Measured], metrics: Sequence[str],
+             images: float | None) -> Row:
     arm = names.arm(key, channel_name)
     measured = [row.get(name, Measured()) for name in metrics]
     counts = [measured[0].n, *(None if item.n == measured[0].n else item.n for item in measured[1:])]
     cells = map(_measured_cell, map(_metric, metrics), measured, counts)
-    return Row(arm.label, tuple(cells), arm.hint, key if key in names.ARMS else "")
+    hints = [arm.hint, "" if images is None else f"{images:,.0f} images"]
+    return Row(arm.label, tuple(cells), " · ".join(filter(None, hints)), key if key in names.ARMS else "")
 
 
 def _measured_cell(metric: names.Metric, measured: Measured, n: int | None = None) -> Cell:
@@ -141,6 +156,7 @@ def _accuracy_cell(raw: object) -> Cell:
     return Cell(f"{100 * measured.value:.1f}%", names.METRICS["top1"].interval(measured), measured.value)
 
 
+N_IMAGES = "n_images"  # a count beside the metrics of an arm
 BARRED = "match_rate"
 PEOPLE = {
     "match_rate": ("Identity match", True), "similarity": ("Similarity", False), "top1": ("Top-1", True),
@@ -180,7 +196,8 @@ def models_table(section: Mapping[str, Any]) -> Table:
     rows = [("Victim", mapping(section.get("victim")))]
     rows += [("Evaluator", mapping(entry)) for entry in sequence(section.get("evaluators"))]
     return Table(
-        tuple(map(Column, ("Name", "Architecture", "Accuracy on held-out photos", "n"))),
+        (Column("Name", is_text=True), Column("Architecture", is_text=True),
+         Column("Accuracy on held-out photos"), Column("n")),
         tuple(Row(role, (Cell(text(row.get("name"), "–")), Cell(text(row.get("architecture"), "–")),
                          _accuracy_cell(row.get("accuracy")),
                          Cell(scalar(row.get("n")) if "n" in row else "–")))
@@ -193,11 +210,12 @@ def recognisers_table(section: Mapping[str, Any]) -> Table:
     rows = [(role, mapping(section.get(key))) for role, key in (("Judge", "judge"), ("Teacher", "teacher"))]
     found = {rate for _, row in rows for part in ("thresholds", "tar") for rate in mapping(row.get(part))}
     rates = sorted(found, key=lambda rate: (-_rate(rate), rate))
-    columns = [Column("Name"), Column("Architecture")]
+    said = [key for key in ("name", "architecture") if any(key in row for _, row in rows)]
+    columns = [Column(names.title(key), is_text=True) for key in said]
     for rate in rates:
         columns += [Column(f"Threshold, FMR {rate}"), Column(f"TAR, FMR {rate}")]
     return Table((*columns, Column("Impostor pairs")),
-                 tuple(Row(role, _recogniser_cells(row, rates)) for role, row in rows if row))
+                 tuple(Row(role, _recogniser_cells(row, said, rates)) for role, row in rows if row))
 
 
 def _rate(rate: str) -> float:
@@ -207,8 +225,8 @@ def _rate(rate: str) -> float:
         return 0.0
 
 
-def _recogniser_cells(row: Mapping[str, Any], rates: Iterable[str]) -> tuple[Cell, ...]:
-    cells = [Cell(text(row.get("name"), "–")), Cell(text(row.get("architecture"), "–"))]
+def _recogniser_cells(row: Mapping[str, Any], said: Iterable[str], rates: Iterable[str]) -> tuple[Cell, ...]:
+    cells = [Cell(text(row.get(key), "–")) for key in said]
     for rate in rates:
         cells.append(Cell(plain(Measured.of(mapping(row.get("thresholds")).get(rate)).value)))
         cells.append(_accuracy_cell(mapping(row.get("tar")).get(rate)))
@@ -220,7 +238,7 @@ def stages_table(section: Mapping[str, Any]) -> Table:
     """The attack's stages: how long each ran and why it ended."""
     rows = [mapping(entry) for entry in sequence(section.get("stages"))]
     return Table(
-        tuple(map(Column, ("Steps", "Time", "Left because"))),
+        (Column("Steps"), Column("Time"), Column("Left because", is_text=True)),
         tuple(Row(text(row.get("name"), "(unnamed)"),
                   (Cell(scalar(row.get("steps"))), Cell(duration(number(row.get("seconds")))),
                    Cell(text(row.get("reason"), NOT_MEASURED))))

@@ -1,0 +1,113 @@
+"""Pretraining: each network is made, recorded, read back and taken up again; the shipped ones are what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from helpers import save_untrained
+
+from latentprint.config import load_config
+from latentprint.data.procedural import make_people
+from latentprint.errors import UserError
+from latentprint.metrics.image import psnr
+from latentprint.metrics.verification import calibrate_pairs
+from latentprint.models.assets import PACKAGED, list_assets, load_asset, read_index
+from latentprint.models.codec import Codec
+from latentprint.models.recognisers import FACE_CROP, build_recogniser, embed
+from latentprint.pretrain import attributes, codec, common, prior, recogniser
+from latentprint.pretrain.prior import Pool, PriorConfig, identity_of
+
+CASES = [(codec, "CodecConfig", "codec"), (attributes, "AttributesConfig", "attributes"),
+         (recogniser, "RecogniserConfig", "teacher"), (prior, "PriorConfig", "prior")]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_unseen_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(common, "UNSEEN_PEOPLE", range(9_000_000, 9_000_012))
+    monkeypatch.setenv("LATENTPRINT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(("module", "config_name", "name"), CASES, ids=lambda value: getattr(value, "__name__", value))
+def test_pretrain_makes_an_asset_that_loads(module: ModuleType, config_name: str, name: str, tmp_path: Path) -> None:
+    sets = [f"assets={save_untrained(tmp_path / 'assets')}"] if name == "prior" else []
+    config = load_config(getattr(module, config_name), "tiny", None, sets, "pretrain", module.PRESETS)
+    result = module.pretrain(config, tmp_path / "run")
+    index = read_index(tmp_path / "run" / "assets")
+    assert index[name]["metrics"] == json.loads(json.dumps(result["metrics"]))
+    assert index[name]["config"]["steps"] == 4 and index[name]["command"].startswith("latentprint pretrain")
+    loaded = load_asset(name, tmp_path / "run" / "assets")
+    assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
+    assert module.pretrain(config, tmp_path / "run", resume=True)["metrics"] == result["metrics"]
+    with pytest.raises(UserError, match="already holds a run"):
+        module.pretrain(config, tmp_path / "run")
+
+
+def test_identity_of_is_a_mean_of_other_photos_of_the_same_person() -> None:
+    """With embeddings that name person and photo, the photo itself never takes part."""
+    people, photos = 5, 4
+    embeddings = torch.eye(people * photos, 512)
+    fake: Any = None
+    pool = Pool(fake, embeddings, torch.arange(people).repeat_interleave(photos), photos)
+    index = torch.arange(people * photos)
+    counts = set()
+    for step in range(20):
+        wanted = identity_of(pool, index, PriorConfig(), step)
+        assert torch.allclose(wanted.norm(dim=1), torch.ones(len(index)))
+        used = wanted[:, : people * photos] > 0
+        assert not used.diagonal().any()
+        owner = index // photos
+        assert not used[owner[:, None] != owner[None, :]].any()
+        counts |= set(used.sum(1).tolist())
+    assert counts == {1, 2, 3}
+
+
+def test_codec_latents_are_standardised() -> None:
+    torch.manual_seed(0)
+    model = Codec(32)
+    x = make_people(range(20), 1).floats()
+    codec._standardise(model, x)
+    z = model.encode(x)
+    assert torch.allclose(z.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(z.std((0, 2, 3)), torch.ones(4), atol=1e-3)
+
+
+def test_recognisers_see_the_stated_crop_alone() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 64, 64)
+    top, left, height, width = (round(64 * share) for share in FACE_CROP)
+    other = torch.rand(2, 3, 64, 64)
+    other[:, :, top : top + height, left : left + width] = x[:, :, top : top + height, left : left + width]
+    for architecture in ("iresnet", "convnext"):
+        network = build_recogniser(architecture).eval()
+        embedding = network(x)
+        assert torch.allclose(embedding.norm(dim=1), torch.ones(2), atol=1e-5)
+        assert torch.equal(embedding, network(other))
+
+
+def test_shipped_assets_are_intact_small_and_recorded() -> None:
+    rows = {row["name"]: row for row in list_assets()}
+    assert set(rows) == {"codec", "attributes", "teacher", "judge", "prior"}
+    assert all(row["ok"] for row in rows.values())
+    assert sum(path.stat().st_size for path in PACKAGED.iterdir()) <= 25 * 2**20
+    assert rows["codec"]["metrics"]["psnr_db"] >= 30
+    for name in ("teacher", "judge"):
+        assert rows[name]["metrics"]["tar"]["0.001"] >= 0.95
+    assert rows["teacher"]["architecture"] != rows["judge"]["architecture"]
+    assert rows["teacher"]["config"]["margin_kind"] != rows["judge"]["config"]["margin_kind"]
+
+
+def test_shipped_networks_reach_what_is_recorded() -> None:
+    """Measured again on other people: the record is of these files."""
+    data = make_people(range(9_700_000, 9_700_040), 4)
+    x = data.floats()[::2]
+    with torch.no_grad():
+        assert float(psnr(load_asset("codec")(x).clamp(0, 1), x).mean()) >= 30
+    for name in ("teacher", "judge"):
+        result = calibrate_pairs(embed(load_asset(name), data.images), data.labels)
+        assert result.tar[1e-2] >= 0.97, name
+        assert result.tar[1e-3] >= 0.9, name
