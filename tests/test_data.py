@@ -78,9 +78,7 @@ def people(tmp_path: Path) -> Path:
 
 def test_photo_of_the_asked_size_is_unchanged(tmp_path: Path) -> None:
     photo(1).save(tmp_path / "a.png")
-    assert torch.equal(
-        decode_photo(tmp_path / "a.png", 20).permute(1, 2, 0), torch.from_numpy(pixels(1, 20, 20, 3))
-    )
+    assert torch.equal(decode_photo(tmp_path / "a.png", 20).permute(1, 2, 0), torch.from_numpy(pixels(1, 20, 20, 3)))
 
 
 def test_centre_crop_takes_the_middle(tmp_path: Path) -> None:
@@ -125,9 +123,7 @@ def test_grey_palette_alpha_cmyk_and_sixteen_bits_become_rgb(tmp_path: Path) -> 
     assert decoded[:, 0, 0].tolist() == [200, 100, 50]
     assert decoded[:, 15, 0].tolist() == [255, 255, 255]
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
-    assert (
-        decode_photo(tmp_path / "cmyk.jpg", 16).float().mean((1, 2)) - torch.tensor([255.0, 0, 0])
-    ).abs().max() < 9
+    assert (decode_photo(tmp_path / "cmyk.jpg", 16).float().mean((1, 2)) - torch.tensor([255.0, 0, 0])).abs().max() < 9
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -154,9 +150,7 @@ def test_many_photos_keep_their_order(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.bmp" for index in range(30)]
     for index, path in enumerate(paths):
         Image.new("RGB", (8, 8), (index, 2 * index, 3 * index)).save(path)
-    assert (
-        decode_photos(paths * 20, 8)[:, 2, 0, 0].tolist() == list(range(0, 90, 3)) * 20
-    )  # with progress bar
+    assert decode_photos(paths * 20, 8)[:, 2, 0, 0].tolist() == list(range(0, 90, 3)) * 20  # with progress bar
 
 
 # ---- folders ----
@@ -392,9 +386,7 @@ def test_celeba_people_with_enough_photos(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_celeba_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        UserError, match=r"celeba: missing in .*identity_CelebA\.txt.*mmlab\.ie\.cuhk\.edu\.hk"
-    ):
+    with pytest.raises(UserError, match=r"celeba: missing in .*identity_CelebA\.txt.*mmlab\.ie\.cuhk\.edu\.hk"):
         load_celeba(tmp_path, 8)
     folder = fake_celeba(tmp_path, monkeypatch)
     with pytest.raises(UserError, match="min_photos = 5 photos; the most is 4"):
@@ -567,9 +559,7 @@ def test_default_hole_is_an_ellipse_over_the_face(size: int) -> None:
     assert (hole.shape, hole.dtype, hole.unique().tolist()) == ((1, size, size), torch.uint8, [0, 1])
     assert torch.equal(hole, hole.flip(2))
     area = hole.float().mean().item()
-    assert area == pytest.approx(
-        torch.pi * 0.42 * 0.41, abs=0.01
-    )  # the whole ellipse lies inside the picture
+    assert area == pytest.approx(torch.pi * 0.42 * 0.41, abs=0.01)  # the whole ellipse lies inside the picture
     at = {
         "brow": (0.32, 0.25),
         "eye": (0.43, 0.2),

@@ -127,11 +127,22 @@ def test_schedule_and_weights(tmp_path: Path, drawn: list[Figure]) -> None:
     assert points(titled(schedule, "alignment loss")) == [[(step, 0.5) for step in range(4)]]
     assert points(titled(weights, "weights")) == [[(s, 1.0) for s in range(4)], [(s, 2.0) for s in range(4)]]
     assert points(titled(weights, "raw losses")) == [
+        [(s, 0.5) for s in range(4)],
         [(s, 0.1) for s in range(4)],
         [(s, 0.2) for s in range(4)],
     ]
     legend = titled(weights, "weights").get_legend()
     assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["cls", "prior"]
+
+
+def test_a_loss_of_an_early_stage_is_named_once(tmp_path: Path, drawn: list[Figure]) -> None:
+    early = {"phase": "stage0", "step": 2, "weight/prior": 1.0, "weight/perceptual": 3.0}
+    late = {"phase": "stage1", "step": 5, "weight/prior": 2.0}
+    figures.weights_over_time([early, late], tmp_path / "a.png")
+    (axis,) = drawn[0].axes
+    legend = axis.get_legend()
+    assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["perceptual", "prior"]
+    assert sorted(points(axis)) == [[(2, 1)], [(2, 3)], [(7, 2)]]
 
 
 def test_from_metrics_draws_what_was_logged(tmp_path: Path) -> None:

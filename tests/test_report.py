@@ -43,6 +43,8 @@ def arm(match: float, top1: float) -> dict[str, Any]:
         "top1": interval(top1, 0.005),
         "similarity_judge": {"value": 0.523},
         "frechet": {"value": 31.25, "extractor": "judge-net"},
+        "top1_vit": {"value": 0.9},
+        "n_images": 500,
     }
 
 
@@ -176,12 +178,22 @@ def test_the_numbers_are_on_the_page(run: Path) -> None:
     ):
         assert said in page.text, said
     attack = page.row("Attack every image")
-    assert attack[1:] == ["74% 74–74% · n 50", "91% 91–92%", "0.52", "31.2 judge-net"]
-    assert page.row("Floor")[1:] == ["2% 2–2% · n 50", "2% 2–3%", "0.52", "31.2 judge-net"]
+    assert attack[1:] == ["74% 74–74% · n 50", "91% 91–92%", "0.52", "31.2", "90%"]
+    assert page.row("Floor")[1:] == ["2% 2–2% · n 50", "2% 2–3%", "0.52", "31.2", "90%"]
+    assert attack[0] == "Attack every image, unselected · 500 images"
+    assert any(row[-2:] == ["Fréchet distance ↓ judge-net", "Top-1, vit ↑"] for row in page.rows)
     assert page.row("Evaluator") == ["Evaluator", "A", "resnet", "98.7%", "150"]
-    assert page.row("Judge") == ["Judge", "judge", "–", "0.27", "99.8%", "0.42", "98.1%", "120,000"]
-    assert page.row("Teacher")[3:] == ["not measured", "not measured", "0.39", "not measured", "120,000"]
+    assert page.row("Judge") == ["Judge", "judge", "0.27", "99.8%", "0.42", "98.1%", "120,000"]
+    assert page.row("Teacher")[2:] == ["not measured", "not measured", "0.39", "not measured", "120,000"]
     assert page.row("stage0") == ["stage0", "300", "1 min 25 s", "step cap"]
+
+
+def test_distances_of_different_extractors_each_name_theirs(run: Path) -> None:
+    report = full_report()
+    report["channels"]["label"]["arms"]["floor"]["frechet"] = {"value": 9.0, "extractor": "other"}
+    page = Page(render(report, run))
+    assert page.row("Floor")[4] == "9.00 other" and page.row("Ceiling")[4] == "31.2 judge-net"
+    assert any("Fréchet distance ↓" in row for row in page.rows)
 
 
 def test_people_are_listed_the_most_exposed_first(run: Path) -> None:
@@ -445,7 +457,7 @@ def test_the_documented_words_are_the_ones_used() -> None:
     [
         (
             {"evaluators": [{"name": "B", "accuracy": 0.82}]},
-            "Caution: B names only 82% of real held-out photos right",
+            "photos are named right by B (82%), so Top-1",
         ),
         ({"ceiling": {"value": 0.6}}, "even real photos reach only 60%, so the number means little"),
         ({"pseudo_label": {"value": 0.76}}, "does not beat the pseudo-label baseline (76%)"),

@@ -9,7 +9,7 @@ from typing import Literal
 
 from latentprint.errors import UserError
 from latentprint.keys import did_you_mean
-from latentprint.report.html import _read as read_report
+from latentprint.report.html import read_report
 from latentprint.report.values import flatten, number
 
 End = Literal["value", "high"]

@@ -25,12 +25,8 @@ class ProceduralSource(Config):
     kind: Literal["procedural"] = "procedural"
     people: int = Field(default=400, ge=1, description="number of people")
     photos: int = Field(default=16, ge=1, description="photos of each person")
-    first_identity: int = Field(
-        default=0, ge=0, description="identity seed of the first person; the others follow"
-    )
-    image_seed: int = Field(
-        default=0, ge=0, description="seed of each person's first photo; the others follow"
-    )
+    first_identity: int = Field(default=0, ge=0, description="identity seed of the first person; the others follow")
+    image_seed: int = Field(default=0, ge=0, description="seed of each person's first photo; the others follow")
     population: str = Field(default="default", description="population that the people are drawn from")
     size: Size = 64
 
@@ -92,9 +88,7 @@ def _maker(source: DataSource) -> Callable[[], ImageSet]:
     match source:
         case ProceduralSource():
             seeds = range(source.first_identity, source.first_identity + source.people)
-            return lambda: make_people(
-                seeds, source.photos, source.image_seed, source.size, source.population
-            )
+            return lambda: make_people(seeds, source.photos, source.image_seed, source.size, source.population)
         case FolderSource():
             return lambda: load_folder(source.path, source.size)
         case NpzSource():

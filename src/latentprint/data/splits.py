@@ -40,9 +40,7 @@ class AuditData:
     def __post_init__(self) -> None:
         others = [part for part in (self.public, self.evaluation) if part is not None]
         if self.private_train.names != self.private_heldout.names:
-            raise UserError(
-                f"{self.private_train.source}: training and held-out photos must be of the same people"
-            )
+            raise UserError(f"{self.private_train.source}: training and held-out photos must be of the same people")
         for part in (self.private_train, self.private_heldout, *others):
             if not len(part):
                 raise UserError(f"{part.source}: no photos")
@@ -158,9 +156,7 @@ def from_parts(
     return AuditData(public, train, heldout, evaluation)
 
 
-def _split_photos(
-    data: ImageSet, n_heldout: int, seed: int, n_train: int | None
-) -> tuple[ImageSet, ImageSet]:
+def _split_photos(data: ImageSet, n_heldout: int, seed: int, n_train: int | None) -> tuple[ImageSet, ImageSet]:
     """(to train on, held out), each grouped by person."""
     shuffled = [_shuffled_photos(data, person, seed) for person in range(data.n_classes)]
     end = None if n_train is None else n_heldout + n_train
@@ -177,9 +173,7 @@ def _shuffled_people(data: ImageSet, seed: int) -> list[int]:
 
 def _shuffled_photos(data: ImageSet, person: int, seed: int) -> Tensor:
     photos = (data.labels == person).nonzero().flatten()
-    own = int.from_bytes(
-        hashlib.sha256(data.names[person].encode(errors="surrogatepass")).digest()[:8], "big"
-    )
+    own = int.from_bytes(hashlib.sha256(data.names[person].encode(errors="surrogatepass")).digest()[:8], "big")
     return photos[torch.from_numpy(np.random.default_rng([seed, own]).permutation(len(photos)))]
 
 

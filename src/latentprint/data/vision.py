@@ -70,9 +70,7 @@ def load_celeba(path: Path, size: int, min_photos: int = 20, max_people: int | N
     people, person, count = photos.identity[:, 0].unique(return_inverse=True, return_counts=True)
     chosen = (count >= min_photos).nonzero().flatten()[:max_people]
     if len(chosen) == 0:
-        raise UserError(
-            f"celeba: nobody has min_photos = {min_photos} photos; the most is {int(count.max())}"
-        )
+        raise UserError(f"celeba: nobody has min_photos = {min_photos} photos; the most is {int(count.max())}")
     new = torch.full((len(people),), -1).scatter(0, chosen, torch.arange(len(chosen)))
     kept = (new[person] >= 0).nonzero().flatten()
     files = [folder / "img_align_celeba" / photos.filename[index] for index in kept.tolist()]
@@ -89,8 +87,6 @@ def _require(name: str, folder: Path, files: Sequence[tuple[str, str]], remedy: 
     absent = [f"{file} (md5 {md5})" for file, md5 in files if not (folder / file).is_file()]
     if absent:
         raise UserError(f"{name}: missing in {folder}: {', '.join(absent)}; {remedy}")
-    altered = [
-        f"{file} (md5 {md5} expected)" for file, md5 in files if not check_integrity(folder / file, md5)
-    ]
+    altered = [f"{file} (md5 {md5} expected)" for file, md5 in files if not check_integrity(folder / file, md5)]
     if altered:
         raise UserError(f"{name}: not as published in {folder}: {', '.join(altered)}; {remedy}")

@@ -70,6 +70,12 @@ class Headline:
         return cls(names.metric(name), name == "identity_match_rate", Measured.of(section.get("leak")),
                    *(find(key) for key in ("attack", "floor", "ceiling", "prior_ceiling", "pseudo_label")))
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the floor, as far as both are known, is below the ceiling."""
+        floor, ceiling = self.floor.value, self.ceiling.value
+        return floor is None or ceiling is None or floor < ceiling
+
 
 def verdict(section: Mapping[str, Any]) -> str:
     """Plain sentences about one channel's section of report.json: what was reached, and how far to trust it.
@@ -79,19 +85,22 @@ def verdict(section: Mapping[str, Any]) -> str:
     head = Headline.of(section)
     if head.attack.value is None:
         return "The attack's headline number was not measured, so there is no verdict."
-    sentences = [_reached(head), _ends(head), _leak(head), _against_baseline(head), _against_prior(head)]
+    sentences = [_reached(head), _ends(head), _leak(head)]
+    if head.has_room:
+        sentences += [_against_baseline(head), _against_prior(head)]
     return " ".join(sentence for sentence in (*sentences, *cautions(section)) if sentence)
 
 
 def cautions(section: Mapping[str, Any]) -> list[str]:
     """Reasons to distrust the numbers: weak evaluators, or a ceiling that real photos hardly reach."""
     head, found = Headline.of(section), []
-    for row in map(mapping, sequence(section.get("evaluators"))):
-        accuracy = number(row.get("accuracy"))
-        if accuracy is not None and accuracy < LOW_EVALUATOR_ACCURACY:
-            name = text(row.get("name"), "one evaluator")
-            found.append(f"Caution: {name} names only {percent(accuracy)} of real held-out photos right, so "
-                         "what it says as an evaluator means little.")
+    rows = [(text(row.get("name"), "unnamed"), number(row.get("accuracy")))
+            for row in map(mapping, sequence(section.get("evaluators")))]
+    weak = [f"{name} ({percent(accuracy)})" for name, accuracy in rows
+            if accuracy is not None and accuracy < LOW_EVALUATOR_ACCURACY]
+    if weak:
+        found.append(f"Caution: too few real held-out photos are named right by {' and '.join(weak)}, "
+                     "so Top-1 and its kin mean little.")
     if head.metric.is_share and head.ceiling.value is not None and head.ceiling.value < LOW_CEILING:
         found.append(f"Caution: even real photos reach only {percent(head.ceiling.value)}, "
                      "so the number means little.")
@@ -117,8 +126,7 @@ def _ends(head: Headline) -> str:
 
 
 def _leak(head: Headline) -> str:
-    floor, ceiling = head.floor.value, head.ceiling.value
-    if floor is not None and ceiling is not None and floor >= ceiling:
+    if not head.has_room:
         return "The floor is not below the ceiling, so a leak between them cannot be stated."
     if head.leak.value is None:
         return "The leak between floor and ceiling was not measured."

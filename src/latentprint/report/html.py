@@ -96,9 +96,6 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-_read = read_report  # the name under which the gate knows it
-
-
 def _commands(manifest: Mapping[str, Any], channels: list[str]) -> list[str]:
     """What to type to get the same numbers: the run's own command, else its saved configuration run again."""
     given = manifest.get("command", manifest.get("argv"))

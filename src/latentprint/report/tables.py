@@ -47,6 +47,7 @@ class Column:
     help: str = ""
     better: str = ""
     is_text: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,37 @@ class Table:
 
 
 def arms_table(name: str, section: Mapping[str, Any]) -> Table:
-    """Arms by metrics, with intervals; ``section["metrics"]`` stands in for a missing attack arm."""
-    head = Headline.of(section)
+    """Arms by metrics, with intervals, the known arms in the order of ``names.ARMS`` and first."""
+    rows = _arm_metrics(section)
+    images = {key: number(mapping(arm).get(N_IMAGES)) for key, arm in mapping(section.get("arms")).items()}
+    metrics = _ordered({key for row in rows.values() for key in row}, first=_headline(section))
+    notes = {key: _shared_note(row.get(key, Measured()) for row in rows.values()) for key in metrics}
+    rows = {key: {metric: replace(item, note="") if notes[metric] else item for metric, item in row.items()}
+            for key, row in rows.items()}
+    return Table(tuple(_column(key, notes[key]) for key in metrics),
+                 tuple(_arm_row(key, name, row, metrics, images.get(key)) for key, row in rows.items()))
+
+
+def _headline(section: Mapping[str, Any]) -> str:
+    return text(section.get("headline"), "headline metric")
+
+
+def _arm_metrics(section: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
+    """Metrics by arm; what stands only beside ``arms`` (``metrics``, the headline numbers) is filled in."""
     given = {key: _flat_metrics(value) for key, value in mapping(section.get("arms")).items()}
-    attack = _flat_metrics(section.get("metrics")) | given.pop("attack", {})
-    headline = text(section.get("headline"), "headline metric")
-    rows = {key: given.pop(key, {}) if key != "attack" else attack for key in names.ARMS} | given
+    given["attack"] = _flat_metrics(section.get("metrics")) | given.get("attack", {})
+    rows = {key: given.pop(key, {}) for key in names.ARMS} | given
+    head = Headline.of(section)
     for key in ("floor", "pseudo_label", "attack", "prior_ceiling", "ceiling"):
         if measured := getattr(head, key):
-            rows[key] = {headline: measured} | rows[key]
-    rows = {key: row for key, row in rows.items() if row}
-    images = {key: number(mapping(arm).get(N_IMAGES)) for key, arm in mapping(section.get("arms")).items()}
-    metrics = _ordered({key for row in rows.values() for key in row}, first=headline)
-    return Table(tuple(_column(key) for key in metrics),
-                 tuple(_arm_row(key, name, row, metrics, images.get(key)) for key, row in rows.items()))
+            rows[key] = {_headline(section): measured} | rows[key]
+    return {key: row for key, row in rows.items() if row}
+
+
+def _shared_note(column: Iterable[Measured]) -> str:
+    """The note of a column when all that have one agree: it then stands in the heading, once."""
+    found = {item.note for item in column if item.note}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _flat_metrics(raw: object) -> dict[str, Measured]:
@@ -126,9 +144,9 @@ def _ordered(keys: set[str], first: str) -> list[str]:
     return sorted(keys, key=place)
 
 
-def _column(key: str) -> Column:
+def _column(key: str, note: str) -> Column:
     metric = _metric(key)
-    return Column(metric.label, metric.help, metric.better)
+    return Column(metric.label, metric.help, metric.better, note=note)
 
 
 def _arm_row(key: str, channel_name: str, row: Mapping[str, Measured], metrics: Sequence[str],
