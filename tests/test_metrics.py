@@ -166,6 +166,13 @@ def test_the_allowed_number_of_false_matches_is_not_lost_to_rounding() -> None:
     assert calibration.thresholds[0.29] == pytest.approx(math.cos(0.5 + 29 / 99), abs=1e-6)
 
 
+def test_a_genuine_score_on_the_threshold_is_not_accepted() -> None:
+    """A recogniser that sees everyone alike accepts nobody at any rate below 1."""
+    labels = torch.cat([torch.zeros(5, dtype=torch.int64), torch.full((300,), -1)])
+    calibration = calibrate(torch.ones(305, 4), labels, torch.ones(1, 4), fmrs=(1e-2, 0.5))
+    assert calibration.thresholds == {1e-2: 1.0, 0.5: 1.0} and calibration.tar == {1e-2: 0.0, 0.5: 0.0}
+
+
 def test_without_genuine_comparisons_the_accept_rate_is_unknown() -> None:
     calibration = calibrate(normal(300, 4), torch.full((300,), -1), torch.eye(4))
     assert math.isnan(calibration.tar[1e-2]) and not math.isnan(calibration.thresholds[1e-2])

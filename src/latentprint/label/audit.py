@@ -31,7 +31,7 @@ from latentprint.label.evaluate import ArmScores, Bench, enrolled, label_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import Tools, encode, load_swapper
-from latentprint.models.assets import load_asset
+from latentprint.models.assets import find_asset, load_asset
 from latentprint.report.build import verdict
 from latentprint.types import Reconstruction
 from latentprint.victim import Victim
@@ -146,8 +146,10 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
     public = with_holes(data.public)
     adapt(config, swapper, models.teacher, public, run)
     tools = encode(swapper, models.teacher, public)
-    bench = Bench(data, evaluators, enrolled(models.judge, data), enrolled(models.teacher, data), tools.attributes,
-                  config.resamples, config.seed)
+    judge, teacher = (
+        enrolled(network, data, name, find_asset(name, config.assets)[1].get("architecture", ""))
+        for network, name in ((models.judge, config.judge), (models.teacher, config.teacher)))
+    bench = Bench(data, evaluators, judge, teacher, tools.attributes, config.resamples, config.seed)
     return bench, victim, tools, [*found, *bench.judge.calibration.warnings]
 
 

@@ -40,6 +40,8 @@ class Recogniser:
     network: nn.Module
     templates: Tensor
     calibration: Calibration
+    name: str
+    architecture: str
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,17 @@ class ArmScores:
                          self.images[torch.from_numpy(keep)])
 
 
-def enrolled(network: nn.Module, data: AuditData) -> Recogniser:
+def enrolled(network: nn.Module, data: AuditData, name: str = "", architecture: str = "") -> Recogniser:
     """Enrol the private people and calibrate the thresholds."""
     train = data.private_train
     templates = enrol(embed(network, train.images), train.labels, train.n_classes)
     if data.evaluation is not None:
-        return Recogniser(network, templates, _calibrate_on(network, *_halves(data.evaluation)))
+        return Recogniser(network, templates, _calibrate_on(network, *_halves(data.evaluation)), name, architecture)
     public = _with_two_photos(data.public)
     first, second = _halves(public)
     enrolment = concatenate(train, first) if public.n_classes else train
     probes = concatenate(data.private_heldout, second) if public.n_classes else data.private_heldout
-    return Recogniser(network, templates, _calibrate_on(network, enrolment, probes))
+    return Recogniser(network, templates, _calibrate_on(network, enrolment, probes), name, architecture)
 
 
 def score(bench: Bench, images: Tensor, classes: Tensor) -> ArmScores:
@@ -188,7 +190,8 @@ def _per_identity(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str,
 
 def _recogniser_section(recogniser: Recogniser) -> dict[str, Any]:
     c = recogniser.calibration
-    return {"thresholds": {f"{fmr:g}": value for fmr, value in c.thresholds.items()},
+    return {"name": recogniser.name, "architecture": recogniser.architecture,
+            "thresholds": {f"{fmr:g}": value for fmr, value in c.thresholds.items()},
             "tar": {f"{fmr:g}": value for fmr, value in c.tar.items()},
             "n_impostor": c.n_impostor, "n_genuine": c.n_genuine}
 

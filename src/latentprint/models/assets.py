@@ -50,30 +50,36 @@ def read_index(folder: Path = PACKAGED) -> dict[str, dict[str, Any]]:
     return index
 
 
-def load_asset(name: str, folder: Path | None = None) -> nn.Module:
-    """A frozen network in evaluation mode.
+def find_asset(name: str, folder: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Where an asset's file is, and its record.
 
     Args:
         name: e.g. ``codec``, ``teacher``, ``judge``, ``attributes``, ``prior``.
         folder: where to look first (what ``latentprint pretrain`` wrote); the packaged assets are the fallback.
 
     Raises:
-        UserError: not there, or the file is not the one that was recorded.
+        UserError: it is not there.
     """
     for place in (folder, PACKAGED):
-        if place is None or name not in (index := read_index(place)):
-            continue
-        record = index[name]
-        path = place / record["file"]
-        if not path.is_file() or file_hash(path) != record["sha256"]:
-            raise UserError(f"asset {name}: {path} is missing or is not the file recorded in {INDEX}; "
-                            "remake it with 'latentprint pretrain' or reinstall the package")
-        module = _BUILDERS[record["kind"]](record)
-        weights = {key: value.float() if value.is_floating_point() else value
-                   for key, value in load_state(path).items()}
-        module.load_state_dict(weights)
-        return module.eval().requires_grad_(False)
+        if place is not None and name in (index := read_index(place)):
+            return place / index[name]["file"], index[name]
     raise UserError(f"asset {name!r} is not among the packaged assets; make it with 'latentprint pretrain'")
+
+
+def load_asset(name: str, folder: Path | None = None) -> nn.Module:
+    """A frozen network in evaluation mode; see ``find_asset`` for the arguments.
+
+    Raises:
+        UserError: not there, or the file is not the one that was recorded.
+    """
+    path, record = find_asset(name, folder)
+    if not path.is_file() or file_hash(path) != record["sha256"]:
+        raise UserError(f"asset {name}: {path} is missing or is not the file recorded in {INDEX}; "
+                        "remake it with 'latentprint pretrain' or reinstall the package")
+    module = _BUILDERS[record["kind"]](record)
+    module.load_state_dict({key: value.float() if value.is_floating_point() else value
+                            for key, value in load_state(path).items()})
+    return module.eval().requires_grad_(False)
 
 
 def save_asset(folder: Path, name: str, module: nn.Module, record: Mapping[str, Any]) -> Path:
