@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from latentprint.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def pick_device(name: DeviceName) -> torch.device:
@@ -26,16 +26,19 @@ def pick_device(name: DeviceName) -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """bf16 autocast, or nothing."""
-    if precision == "fp32":
+    """bf16 autocast, or nothing; ``auto`` takes bf16 where the hardware computes it."""
+    if precision == "fp32" or (precision == "auto" and not has_bf16(device)):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32 here; CPUs without the instructions emulate it slowly."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def lay_out(module: nn.Module, device: torch.device) -> nn.Module:
     """Move a convolutional network to its device in the memory format that convolutions like there."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def to_device(x: Tensor, device: torch.device) -> Tensor:
-    return x.to(device, non_blocking=True)

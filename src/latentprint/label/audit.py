@@ -20,7 +20,7 @@ from latentprint.data.faceregion import with_holes
 from latentprint.data.sources import load
 from latentprint.data.splits import AuditData, from_parts, split_people
 from latentprint.diffusion.swap import Swapper
-from latentprint.engine.device import lay_out, pick_device
+from latentprint.engine.device import has_bf16, lay_out, pick_device
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest
 from latentprint.errors import UserError
@@ -52,7 +52,8 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
     data, warnings = audit_data(config)
     models = load_models(config, data)
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
-    facts = manifest(config.seed, str(device), config_hash=config_hash(config), command=["latentprint", *sys.argv[1:]])
+    facts = manifest(config.seed, str(device), bf16=has_bf16(device), config_hash=config_hash(config),
+                     command=["latentprint", *sys.argv[1:]])
     bench, victim, tools, found = prepare(config, data, models, run)
     warnings += found
     arms, drawn, attack = draw_arms(config, bench, victim, tools, run)

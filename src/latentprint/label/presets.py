@@ -90,7 +90,7 @@ class LabelConfig(Config):
 
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
     device: DeviceName = Field("auto", description="auto, cpu or cuda")
-    precision: Precision = Field("bf16", description="fp32 or bf16 autocast")
+    precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as PyTorch takes")
     assets: Path | None = Field(None, description="folder with networks from 'latentprint pretrain'; null: packaged")
     teacher: str = Field("teacher", description="asset that the attack uses as recogniser")

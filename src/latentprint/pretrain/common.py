@@ -37,7 +37,7 @@ class PretrainConfig(Config):
     photos: int = Field(10, ge=2, description="photos of each")
     size: int = Field(64, ge=32, multiple_of=16, description="picture height and width, pixels")
     device: DeviceName = Field("auto", description="auto, cpu or cuda")
-    precision: Precision = Field("bf16", description="fp32 or bf16 autocast")
+    precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
     save_every: int = Field(250, ge=1, description="steps between checkpoints")
     install: bool = Field(False, description="put the result among the packaged assets")
 
