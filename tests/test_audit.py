@@ -12,12 +12,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from latentprint.cli import main
+from latentprint.config import load_config
+from latentprint.data.procedural import make_people
+from latentprint.label.presets import PRESETS, LabelConfig
+
 SETTINGS = ["seed=3", "attack.stages.0.steps=8", "attack.stages.1.steps=8", "attack.stages.2.steps=8",
             "attack.stages.0.min_steps=8", "attack.stages.1.min_steps=8", "attack.stages.2.min_steps=8",
-            "attack.look_every=8", "threads=1", "resamples=1000"]  # fmt: skip
+            "attack.look_every=3", "threads=1", "resamples=1000", "attack.horizon=6"]  # fmt: skip
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -49,6 +55,28 @@ def kill_in(out: Path, phase: str, *more: str) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (out / "report.json").exists()
+
+
+def test_real_people_from_one_pack_with_an_adapted_prior(tmp_path: Path) -> None:
+    """The way of examples/orl.yaml: people of one pack split, nobody left to calibrate, codec and prior adapted."""
+    data = make_people(range(14), 6)
+    np.savez(tmp_path / "pack.npz", images=data.images.permute(0, 2, 3, 1).numpy(),
+             labels=data.labels.numpy().astype(np.uint8), class_names=np.array(data.names))
+    words = ["audit", "label", "--preset", "tiny", "--out", str(tmp_path / "run")]
+    for setting in (f"data.private={{kind: npz, path: '{tmp_path}/pack.npz'}}", "data.n_private=4", "data.public=[]",
+                    "data.evaluation=null", "adapt.codec_steps=2", "adapt.prior_steps=2", "adapt.batch=4"):
+        words += ["--set", setting]
+    assert main(words) == 0
+    label = json.loads((tmp_path / "run" / "report.json").read_text())["channels"]["label"]
+    assert len(label["per_identity"]) == 4 and label["protocol"]["calibration"] == "private and public people"
+    phases = {json.loads(line)["phase"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()}
+    assert {"adapt-codec", "adapt-prior"} <= phases
+
+
+def test_the_example_is_a_valid_configuration() -> None:
+    config = load_config(LabelConfig, "small", Path(__file__).parent.parent / "examples" / "orl.yaml", (),
+                         "audit label", PRESETS)
+    assert config.data.n_private == 20 and config.adapt.prior_steps > 0
 
 
 @pytest.fixture(scope="module")

@@ -162,6 +162,7 @@ def test_second_run_into_the_same_folder(run: Run, tmp_path: Path, capsys: pytes
 
 def test_unknown_asset_and_damaged_asset(run: Run, assets: Path, tmp_path: Path) -> None:
     expect(run("teacher=nobody"), "nobody")
+    expect(run(f"assets={tmp_path}/nowhere"), "nowhere", "is not a folder")
     copied = save_untrained(tmp_path / "copied", seed=1)
     (copied / "codec.safetensors").write_bytes(b"0" * 100)
     expect(run(f"assets={copied}"), "codec", "recorded")

@@ -94,6 +94,17 @@ def test_same_architecture() -> None:
     assert checks.same_architecture("second", "vgg", "resnet") is None
 
 
+def test_the_same_layers_under_another_name_are_the_same_architecture() -> None:
+    victim, other = small_net(), nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    for evaluator in (small_net(1), Preprocessed(small_net(1))):
+        flag = checks.same_architecture("second", "a.py:Net", "builtin:small", evaluator, victim)
+        assert flag and flag.level == "error" and "has the same layers as the victim (builtin:small)" in flag.message
+    assert checks.same_architecture("second", "a.py:Net", "builtin:small", other, victim) is None
+    assert checks.same_architecture("second", "a.py:Net", "builtin:small", nn.Flatten(), nn.Flatten()) is None
+    assert checks.layers(victim) == [("Conv2d", [(4, 3, 3, 3), (4,)]), ("BatchNorm2d", [(4,), (4,)]),
+                                     ("Linear", [(2, 4), (2,)])]
+
+
 def test_outputs_and_classes_must_agree() -> None:
     checks.victim_outputs(50, 50)
     with pytest.raises(UserError, match="10 outputs but there are 50 classes"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,27 @@ from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
 from latentprint.data.splits import AuditData
+from latentprint.errors import UserError
+from latentprint.label import evaluate
 from latentprint.label.classifiers import Classifier
-from latentprint.label.evaluate import HEADLINE, STRICT, Bench, enrolled, label_section, protocol, score
-from latentprint.models.attributes import AttributeNetwork
+from latentprint.label.enrolment import calibration_sets
+from latentprint.label.evaluate import (
+    HEADLINE,
+    STRICT,
+    Bench,
+    arm_section,
+    enrolled,
+    gradient_flag,
+    label_section,
+    protocol,
+    score,
+    warnings_of,
+)
+from latentprint.metrics.distribution import frechet_distance
+from latentprint.metrics.verification import enrol
+from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.preprocess import Preprocess
+from latentprint.models.recognisers import embed
 from latentprint.victim import Victim
 
 N = 6
@@ -75,6 +94,8 @@ def test_known_arms_get_known_numbers() -> None:
     assert section["ceiling"]["value"] == 1.0 and section["floor"]["value"] == 0.0
     assert section["attack"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": N}
     assert section["leak"]["value"] == pytest.approx(0.5)
+    assert section["gain_over_pseudo_label"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": N}
+    assert section["grid_caption"].startswith("Of each person's 2 pictures the one that the victim is surest of")
     assert section["metrics"]["top1"]["value"] == 0.5 and section["arms"]["ceiling"]["top1"]["value"] == 1.0
     assert section["arms"]["ceiling"]["feature_distance"]["value"] == pytest.approx(0.0, abs=1e-3)
     assert section["arms"]["floor"]["feature_distance"]["value"] > 10
@@ -113,14 +134,159 @@ def test_selected_pictures_are_a_part_of_all() -> None:
     assert np.array_equal(part.values["top1"], arm.values["top1"][keep])
 
 
-def test_calibration_uses_evaluation_people_else_private_and_public_ones() -> None:
+def test_the_gain_is_paired_over_people() -> None:
+    """Every person gains one picture of two, whatever the differences between people: no uncertainty is left."""
     made = bench()
-    assert enrolled(ByShade(), made.data).calibration.n_impostor == 8 * 3  # 4 people, 2 probes each
-    rest = AuditData(made.data.public, made.data.private_train, made.data.private_heldout, None)
-    assert enrolled(ByShade(), rest).calibration.n_impostor == (12 + 4) * 9  # 10 people, 16 probes
+    real, classes = made.data.private_heldout.images, made.data.private_heldout.labels
+    wrong, easy, second = real.roll(2, 0), (classes < 3).view(-1, 1, 1, 1), (torch.arange(len(real)) % 2 == 1)
+    attack = torch.where(easy | second.view(-1, 1, 1, 1), real, wrong)
+    baseline = torch.where(easy & ~second.view(-1, 1, 1, 1), real, wrong)
+    pictures = {"attack": attack, "pseudo_label": baseline, "floor": wrong, "ceiling": real, "prior_ceiling": real}
+    arms = {name: score(made, images, classes) for name, images in pictures.items()}
+    section = label_section(made, arms)
+    assert section["attack"]["low"] < section["attack"]["value"] == 0.75
+    assert section["gain_over_pseudo_label"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": N}
+    arms["pseudo_label"].values[HEADLINE][:] = np.nan
+    assert label_section(made, arms)["gain_over_pseudo_label"]["value"] is None
+
+
+def test_private_people_are_enrolled_by_as_many_photos_as_the_thresholds_are_for() -> None:
+    data = bench().data  # 4 photos of each evaluation person: 2 enrol, 2 probe
+    recogniser, train = enrolled(ByShade(), data), data.private_train
+    photos = embed(ByShade(), train.images)
+    first = torch.arange(len(train)) % 4 < 2
+    assert recogniser.photos == 2 and recogniser.people == "evaluation people"
+    assert recogniser.calibration.n_impostor == 8 * 3 and recogniser.calibration.n_genuine == 8
+    assert torch.equal(recogniser.templates, enrol(photos[first], train.labels[first], N))
+    assert torch.equal(recogniser.truth, enrol(photos, train.labels, N))
+
+
+def test_who_has_fewer_photos_is_enrolled_by_all_of_them() -> None:
+    data = bench().data
+    few = data.private_train.take(torch.arange(3, len(data.private_train)))  # one photo left of person 0
+    assert torch.equal(enrolled(ByShade(), replace(data, private_train=few)).templates[0],
+                       embed(ByShade(), few.images)[0])
+    assert calibration_sets(replace(data, private_train=data.private_heldout)).photos == 2
+    one = data.private_train.take(torch.arange(0, len(data.private_train), 4))
+    assert calibration_sets(replace(data, private_train=one)).photos == 1  # a threshold for what there is
+
+
+def test_without_evaluation_people_private_ones_calibrate_and_public_ones_with_photos_to_spare() -> None:
+    alone = replace(bench().data, evaluation=None)  # 2 photos of each public person, 4 make a template
+    assert calibration_sets(alone).enrolment.names == alone.private_train.names
+    joined = replace(alone, public=people(N, 4, 6, "q"))
+    sets = calibration_sets(joined)
+    assert sets.people == "private and public people" and sets.photos == 4
+    assert sets.enrolment.counts().tolist() == [4] * 10 and sets.probes.counts().tolist() == [2] * 10
+    assert enrolled(ByShade(), joined).calibration.n_impostor == 20 * 9
+
+
+def test_private_people_calibrate_alone_where_they_are_enough() -> None:
+    def crowd(n: int, photos: int, prefix: str) -> ImageSet:
+        labels = torch.arange(n).repeat_interleave(photos)
+        return ImageSet(torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8), labels,
+                        tuple(f"{prefix}{i}" for i in range(n)), prefix)
+
+    def sets(n: int) -> str:
+        return calibration_sets(AuditData(crowd(5, 4, "q"), crowd(n, 2, "p"), crowd(n, 1, "p"), None)).people
+
+    assert sets(101) == "private people"  # 101 * 100 comparisons: ten may pass at FMR 1e-3
+    assert sets(100) == "private and public people"
+
+
+def test_the_false_match_rate_in_force_is_counted_on_private_people() -> None:
+    made = bench()
+    judge, heldout = made.judge, made.data.private_heldout
+    slow = [float(embed(ByShade(), heldout.images[i:i + 1])[0] @ judge.templates[j])
+            for i in range(len(heldout)) for j in range(N) if j != int(heldout.labels[i])]
+    for threshold in (0.8, 0.0, 0.9999):
+        judge.calibration.thresholds[STRICT] = threshold
+        assert judge.realised_fmr == pytest.approx(np.mean(np.array(slow) > threshold))
+    assert warnings_of(judge) == list(judge.calibration.warnings)  # nobody is taken for another at 0.9999
+    judge.calibration.thresholds[STRICT] = -2.0
+    assert "in 100.00% of 60 comparisons" in warnings_of(judge)[-1] and "0.1%" in warnings_of(judge)[-1]
+    judge.calibration.thresholds[STRICT] = float("nan")
+    assert judge.realised_fmr is None and warnings_of(judge) == list(judge.calibration.warnings)
+
+
+def test_the_judges_section_states_the_realised_rate() -> None:
+    made = bench()
+    heldout = made.data.private_heldout
+    arm = score(made, heldout.images, heldout.labels)
+    section = label_section(made, dict.fromkeys(("attack", "floor", "ceiling", "prior_ceiling"), arm))
+    assert section["judge"]["realised_fmr"] == {"value": 0.0, "n": 60} and section["judge"]["photos"] == 2
+    assert "gain_over_pseudo_label" not in section
+
+
+def test_frechet_samples_the_larger_side_and_leaves_the_heldout_photos_out() -> None:
+    """Twice as many pictures as photos, in the order of people: the first half would show half the people."""
+    made = bench()
+    train = people(0, N, 12, "p")
+    made = replace(made, data=replace(made.data, private_train=train))
+    twice = train.images.repeat_interleave(2, 0)
+    found = arm_section(made, score(made, twice, train.labels.repeat_interleave(2)))["frechet"]
+    assert found["n"] == len(train) == 72 and found["extractor"] == "attribute network, pooled, 32 axes"
+    real, axes = made.reference
+    assert axes.shape == (128, 32) and torch.allclose(axes.T @ axes, torch.eye(32), atol=1e-4)
+    first = frechet_distance(in_batches(made.features, twice[:72], "pooled") @ axes, real, "").value
+    same = arm_section(made, score(made, train.images, train.labels))["frechet"]["value"]
+    assert first is not None and found["value"] < 0.3 * first
+    assert same == pytest.approx(0.0, abs=1e-3 * first)
+
+
+def test_features_of_the_gallery_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plain = bench(), evaluate.penultimate
+    seen: list[int] = []
+
+    def counted(victim: Victim, images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return plain(victim, images)
+
+    monkeypatch.setattr(evaluate, "penultimate", counted)
+    heldout = made.data.private_heldout
+    for _ in range(3):
+        score(made, heldout.images, heldout.labels)
+    assert sorted(seen) == [len(heldout)] * 6 + [len(made.data.private_train)] * 2
+
+
+def test_pictures_out_of_range_are_refused() -> None:
+    made = bench()
+    heldout = made.data.private_heldout
+    with pytest.raises(UserError, match=r"pictures to score: .*to 103"):
+        score(made, heldout.images.float().clamp(max=200), heldout.labels)
+
+
+class Linear(nn.Module):
+    """Logits linear in the picture: sure of itself at any ``scale``, deaf when it rounds or cuts the graph."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3 * 8 * 8, N)
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = {"sure": x * 1e6, "rounded": x.round(), "cut": x.detach(), "plain": x}[self.kind]
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize(("kind", "deaf"), [("plain", False), ("sure", False), ("rounded", True), ("cut", True)])
+def test_masked_gradients_are_flagged(kind: str, deaf: bool) -> None:
+    victim = Victim(Linear(kind), N, preprocess=Preprocess())
+    images = torch.randint(256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    for given in (images, images.float() / 255):
+        flag = gradient_flag(victim, given)
+        assert (flag is not None) == deaf and (flag is None or "100%" in flag.message)
+    assert victim.queries.forward == 0 and not images.requires_grad
 
 
 def test_protocol_hash_tells_protocols_apart() -> None:
     made = bench()
     one, same, other = protocol(made, 8, 0.5), protocol(made, 8, 0.5), protocol(made, 9, 0.5)
     assert one["hash"] == same["hash"] != other["hash"]
+    with torch.no_grad():
+        next(made.judge.network.parameters()).add_(0.1)
+    hashes = {one["hash"], protocol(made, 8, 0.5)["hash"]}
+    fewer = replace(made, data=replace(made.data, public=people(N, 4, 1, "q")))
+    assert len(hashes | {protocol(fewer, 8, 0.5)["hash"]}) == 3
+    assert one["fmr"] == 1e-3 and one["public_photos"] == 8 and len(one["judge_weights"]) == 12
+    assert one["enrolment"] == "mean embedding of a person's first 2 training photos"

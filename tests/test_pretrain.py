@@ -28,7 +28,7 @@ CASES = [(codec, "CodecConfig", "codec"), (attributes, "AttributesConfig", "attr
 
 @pytest.fixture(autouse=True)
 def few_unseen_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(common, "UNSEEN_PEOPLE", range(9_000_000, 9_000_012))
+    monkeypatch.setattr(common, "UNSEEN_PEOPLE", range(9_000_000, 9_000_024))
     monkeypatch.setenv("LATENTPRINT_CACHE", str(tmp_path / "cache"))
 
 
@@ -97,6 +97,9 @@ def test_shipped_assets_are_intact_small_and_recorded() -> None:
     assert rows["codec"]["metrics"]["psnr_db"] >= 30
     for name in ("teacher", "judge"):
         assert rows[name]["metrics"]["tar"]["0.001"] >= 0.95
+    prior_metrics = rows["prior"]["metrics"]
+    assert all(prior_metrics["attribute_correlation"][name] >= 0.8 for name in ("yaw", "light_x", "light_y"))
+    assert all(rows[name]["sha256"] == needed for name, needed in rows["prior"]["needs"].items())
     assert rows["teacher"]["architecture"] != rows["judge"]["architecture"]
     assert rows["teacher"]["config"]["margin_kind"] != rows["judge"]["config"]["margin_kind"]
 

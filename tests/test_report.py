@@ -196,6 +196,28 @@ def test_distances_of_different_extractors_each_name_theirs(run: Path) -> None:
     assert any("Fréchet distance ↓" in row for row in page.rows)
 
 
+def test_a_distance_says_of_how_many_pictures(run: Path) -> None:
+    report = full_report()
+    report["channels"]["label"]["arms"]["floor"]["frechet"] |= {"n": 320}
+    report["channels"]["label"]["arms"]["ceiling"]["frechet"] |= {"n": 50}  # as many as people: still said
+    page = Page(render(report, run))
+    assert page.row("Floor")[4] == "31.2 n 320" and page.row("Ceiling")[4] == "31.2 n 50"
+
+
+def test_the_grid_says_which_pictures_it_shows(run: Path) -> None:
+    report = full_report()
+    report["channels"]["label"]["grid_caption"] = "Of 8 pictures <one>."
+    assert "Of 8 pictures <one>." in Page(render(report, run)).text
+
+
+def test_the_realised_false_match_rate_stands_beside_the_stated_one(run: Path) -> None:
+    report = full_report()
+    report["channels"]["label"]["judge"]["realised_fmr"] = {"value": 0.00351, "n": 1140}
+    page = Page(render(report, run))
+    assert page.row("Judge")[-2:] == ["120,000", "0.35% n 1,140"] and page.row("Teacher")[-1] == "not measured"
+    assert any(row[-1] == "Realised FMR" for row in page.rows)
+
+
 def test_people_are_listed_the_most_exposed_first(run: Path) -> None:
     page = Page(render(full_report(), run))
     names = [row[0] for row in page.rows if row and row[0] in ("Ann", "Cy", EVIL)]
@@ -457,13 +479,21 @@ def test_the_documented_words_are_the_ones_used() -> None:
     [
         (
             {"evaluators": [{"name": "B", "accuracy": 0.82}]},
-            "photos are named right by B (82%), so Top-1",
+            "Caution: weak evaluators, B (82%).",
         ),
-        ({"ceiling": {"value": 0.6}}, "even real photos reach only 60%, so the number means little"),
+        ({"ceiling": {"value": 0.6}}, "Caution: a low ceiling, 60%."),
         ({"pseudo_label": {"value": 0.76}}, "does not beat the pseudo-label baseline (76%)"),
         (
             {"pseudo_label": {"value": 0.70}},
             "ahead of the pseudo-label baseline (70%), but by less than its own",
+        ),
+        (
+            {"gain_over_pseudo_label": {"value": -0.01, "low": -0.1, "high": 0.1}},
+            "does not beat the pseudo-label baseline (41%)",
+        ),
+        (
+            {"gain_over_pseudo_label": {"value": 0.33, "low": 0.0, "high": 0.6}},
+            "ahead of the pseudo-label baseline (41%), but by less than its own",
         ),
         ({"prior_ceiling": {"value": 0.80}}, "at the limit of what its prior can draw (80% with"),
         (
@@ -481,6 +511,14 @@ def test_the_documented_words_are_the_ones_used() -> None:
 def test_the_verdict_says_what_limits_it(change: dict[str, Any], said: str) -> None:
     assert said not in verdict(label_section())
     assert said in verdict(label_section() | change)
+
+
+def test_a_paired_gain_outweighs_overlapping_intervals() -> None:
+    """0.70 lies within the attack's interval, yet picture by picture the attack is surely ahead."""
+    section = label_section() | {"pseudo_label": {"value": 0.70}}
+    assert "pseudo-label" in verdict(section)
+    assert "pseudo-label" not in verdict(section | {"gain_over_pseudo_label": {"value": 0.04, "low": 0.02}})
+    assert "pseudo-label" in verdict(section | {"gain_over_pseudo_label": {"value": None, "low": None}})
 
 
 def test_a_sound_audit_has_no_cautions_and_a_given_verdict_stands(run: Path) -> None:

@@ -56,12 +56,26 @@ def evaluator_is_victim(name: str, evaluator: nn.Module, victim: nn.Module) -> F
                 f'evaluator "{name}" is the victim itself or a copy of its weights: choose another one')
 
 
-def same_architecture(name: str, evaluator_architecture: str, victim_architecture: str) -> Flag | None:
-    """Error when evaluator ``name`` has the victim's architecture: one image could fool both."""
-    if evaluator_architecture != victim_architecture:
+def same_architecture(name: str, evaluator_architecture: str, victim_architecture: str,
+                      evaluator: nn.Module | None = None, victim: nn.Module | None = None) -> Flag | None:
+    """Error when evaluator ``name`` has the victim's architecture: one image could fool both.
+
+    By what the architectures are called and, with the modules given, by their layers: two names may build one network.
+    """
+    if evaluator_architecture == victim_architecture:
+        said = f"and the victim are both {victim_architecture}"
+    elif evaluator is not None and victim is not None and layers(evaluator) == layers(victim) != []:
+        said = f"({evaluator_architecture}) has the same layers as the victim ({victim_architecture})"
+    else:
         return None
-    return Flag("same-architecture", "error",
-                f'evaluator "{name}" and the victim are both {victim_architecture}: choose another kind')
+    return Flag("same-architecture", "error", f'evaluator "{name}" {said}: choose another kind')
+
+
+def layers(module: nn.Module) -> list[tuple[str, list[tuple[int, ...]]]]:
+    """Class name and parameter shapes of each layer that has parameters, in order, whatever wraps them."""
+    shapes = ((type(part).__name__, [tuple(p.shape) for p in part.parameters(recurse=False)])
+              for part in module.modules())
+    return [(kind, own) for kind, own in shapes if own]
 
 
 def judge_is_teacher(judge: nn.Module, teacher: nn.Module) -> Flag | None:

@@ -25,13 +25,19 @@ from latentprint.types import Access, AccessDenied, Bounds
 
 @dataclass
 class QueryCounter:
-    """What a victim has been asked so far, in images: answers, and gradients of answers."""
+    """What a victim has been asked so far, in images: answers, and gradients of answers. Part of a checkpoint."""
 
     forward: int = 0
     backward: int = 0
 
     def count_backward(self, n: int) -> None:
         self.backward += n
+
+    def state_dict(self) -> dict[str, int]:
+        return {"forward": self.forward, "backward": self.backward}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.forward, self.backward = state_dict["forward"], state_dict["backward"]
 
 
 class Victim(nn.Module):

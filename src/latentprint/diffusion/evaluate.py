@@ -17,7 +17,7 @@ from latentprint.models.recognisers import embed
 
 
 @torch.no_grad()
-def generate(swapper: Swapper, embeddings: Tensor, scenes: Scene, seeds: Tensor, steps: int = 8,
+def generate(swapper: Swapper, embeddings: Tensor, scenes: Scene, seeds: Tensor, steps: int = 4,
              guidance: float = 1.0, batch: int = 128) -> Tensor:
     """Swaps as uint8 ``(N, 3, H, W)`` on the CPU, in batches; sample i depends on its own seed alone."""
     device = next(swapper.parameters()).device
@@ -30,7 +30,7 @@ def generate(swapper: Swapper, embeddings: Tensor, scenes: Scene, seeds: Tensor,
 
 
 def swap_metrics(swapper: Swapper, judge: nn.Module, teacher: nn.Module, data: ImageSet,
-                 steps: int = 8) -> dict[str, Any]:
+                 steps: int = 4) -> dict[str, Any]:
     """Swap each person onto a photo of the next person and judge the result.
 
     ``data`` holds at least 4 photos a person. The identity given is the teacher's mean of the first half of a

@@ -8,6 +8,7 @@ prediction at a given noise level, and ``ddim``, k steps from pure noise with gr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from latentprint.data.base import ImageSet
 from latentprint.diffusion.prior import FaceSwapPrior, clean_and_noise, schedule, signal_and_noise
 from latentprint.engine.seeds import seeded_noise
+from latentprint.losses.denoising import prior_mse
 from latentprint.models.codec import DOWNSCALE, LATENT_CHANNELS, Codec
 
 
@@ -83,8 +85,19 @@ class Swapper(nn.Module):
             v = without + guidance * (v - without)
         return clean_and_noise(self.schedule, noisy, v.float(), timestep)
 
+    def denoise(self, scene: Scene, tokens: Tensor, timestep: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The prior's own objective on a scene's true latent.
+
+        Returns:
+            ``(B,)`` mean squared error of v = a eps - s x0, and the estimate of x0.
+        """
+        a, s = signal_and_noise(self.schedule, timestep, noise)
+        noisy = a * scene.latent + s * noise
+        v = self._v(noisy, timestep, scene, tokens).float()
+        return prior_mse(v, a * noise - s * scene.latent), clean_and_noise(self.schedule, noisy, v, timestep)[0]
+
     def ddim(self, embedding: Tensor, scene: Scene, seeds: Tensor, steps: int = 4, gradient_steps: int | None = None,
-             guidance: float = 1.0) -> Tensor:
+             guidance: float = 1.0, until: int | None = None) -> Tensor:
         """A picture by k deterministic DDIM steps from pure noise (Song et al. 2021, eq. 12 with eta 0).
 
         Args:
@@ -94,6 +107,7 @@ class Swapper(nn.Module):
             steps: k.
             gradient_steps: gradients flow through the last n steps only; None for all.
             guidance: classifier-free guidance scale.
+            until: stop after so many of the k steps, with the estimate of the clean picture made there.
 
         Returns:
             ``(B, 3, H, W)``, not clamped.
@@ -101,12 +115,13 @@ class Swapper(nn.Module):
         times = _trailing(steps).to(scene.image.device)
         x = seeded_noise(seeds, (LATENT_CHANNELS, *scene.latent.shape[-2:]), scene.image.device)
         clean = x
-        for i, t in enumerate(times):
-            frozen = gradient_steps is not None and i < steps - gradient_steps
+        taken = until or steps
+        for i, t in enumerate(times[:taken]):
+            frozen = gradient_steps is not None and i < taken - gradient_steps
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                 at = t.expand(len(x))
                 clean, noise = self.predict(x, at, scene, embedding, guidance)
-                if i + 1 < steps:
+                if i + 1 < taken:
                     a, s = signal_and_noise(self.schedule, times[i + 1].expand(len(x)), x)
                     x = a * clean + s * noise
         return self.paste(clean, scene)
@@ -124,6 +139,7 @@ class Swapper(nn.Module):
         return self.prior(noisy, timestep, scene.masked, scene.keep, tokens)
 
 
+@cache
 def _trailing(steps: int) -> Tensor:
     """Timesteps from pure noise down, evenly spaced from the end: 999, 749, 499, 249 for four."""
     scheduler = schedule()

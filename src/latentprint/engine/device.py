@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -13,21 +14,49 @@ from latentprint.errors import UserError
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
+_chosen: torch.device | None = None
+
 
 def pick_device(name: DeviceName) -> torch.device:
-    """``auto`` takes a GPU when there is one.
+    """``auto`` takes a GPU when there is one; of several processes on a machine (``torchrun``) each takes its own.
+
+    Processes talk over what is picked here (NCCL between GPUs, gloo between CPUs): pick before the first `Loop`.
 
     Raises:
-        UserError: cuda asked for on a machine without it.
+        UserError: cuda asked for on a machine without it, or more processes than GPUs.
     """
+    global _chosen
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: 'cuda' was asked for, but PyTorch sees no GPU here; use 'auto' or 'cpu'")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    _chosen = torch.device("cpu") if name == "cpu" or not torch.cuda.is_available() else _own_gpu()
+    return _chosen
+
+
+def chosen_device() -> torch.device:
+    """What `pick_device` last answered; before it was ever asked, what ``auto`` takes."""
+    return _chosen or pick_device("auto")
+
+
+def _own_gpu() -> torch.device:
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise UserError(f"device: process {index + 1} of this machine finds only {count} GPU(s); start as many "
+                        "processes as there are GPUs, or use 'cpu'")
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    return device
+
+
+def resolve_precision(device: torch.device, precision: Precision) -> Literal["fp32", "bf16"]:
+    """What ``auto`` means on a device: bf16 where the hardware computes it, else fp32."""
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return precision
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """bf16 autocast, or nothing; ``auto`` takes bf16 where the hardware computes it."""
-    if precision == "fp32" or (precision == "auto" and not has_bf16(device)):
+    """bf16 autocast, or nothing; see `resolve_precision`."""
+    if resolve_precision(device, precision) == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 

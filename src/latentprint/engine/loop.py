@@ -1,8 +1,8 @@
 """One training loop for everything that is trained here: victims, recognisers, prior, attack stages.
 
 A loop is a function of the step number: what a step draws comes from ``seeds.generator(seed, name, step)``, so a
-resumed loop repeats exactly what the unbroken one would have done. Processes (``torchrun``) each take their
-own share of a step's draws and average gradients.
+resumed loop repeats exactly what the unbroken one would have done; so does what draws from torch's global generator,
+such as dropout. Processes (``torchrun``) each draw a batch of their own and average gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,7 +28,9 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from latentprint.engine.device import chosen_device
 from latentprint.engine.run import RunDir
+from latentprint.engine.seeds import derive
 from latentprint.errors import RunFailed
 
 
@@ -90,6 +92,16 @@ class Loop:
             RunFailed: more than ``max_skips`` steps were non-finite or exploded.
         """
         self._restore()
+        if not self.done:
+            self._run(loss_at, after)
+            self.done = True
+            _share(self.states.values())
+            self._save()
+        self._seed("end")
+        return self
+
+    def _run(self, loss_at: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]],
+             after: Callable[[int], str | None] | None) -> None:
         bar = progress()
         began = time.perf_counter() - self.seconds
         with bar:
@@ -106,12 +118,9 @@ class Loop:
                 if self.step % self.save_every == 0 and self.step < self.steps and not self.done:
                     self._save()
                 bar.update(task, completed=self.step)
-        if not self.done:
-            self.done = True
-        self._save()
-        return self
 
     def _one(self, loss_at: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]]) -> dict[str, Tensor | float]:
+        self._seed(self.step, accelerator().process_index)
         factor = self.schedule(self.step)
         for group, lr in zip(self.optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = lr * factor
@@ -128,11 +137,14 @@ class Loop:
         self._skip()
         return values
 
+    def _seed(self, *scope: str | int) -> None:
+        """The global generator too depends on the step alone: a network of the user's own may draw from it."""
+        torch.manual_seed(derive(int(self.run.config.get("seed", 0)), self.name, "global", *scope))
+
     def _clip(self) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if accelerator().num_processes > 1:
-            for p in parameters:
-                p.grad = accelerator().reduce(p.grad, "mean")
+        if parameters and accelerator().num_processes > 1:
+            _average([p.grad for p in parameters])
         return float(nn.utils.clip_grad_norm_(parameters, self.clip_norm))
 
     def _skip(self) -> None:
@@ -148,9 +160,11 @@ class Loop:
             "seconds": self.seconds, "optimizer": self.optimizer.state_dict(),
             "states": {key: state.state_dict() for key, state in self.states.items()},
         })  # fmt: skip
+        accelerator().wait_for_everyone()
 
     def _restore(self) -> None:
         saved = self.run.load(self.name)
+        accelerator().wait_for_everyone()  # before the main process may replace what the others are still reading
         if saved is None:
             self.run.cut_log(self.name, 0)
             return
@@ -165,8 +179,27 @@ class Loop:
 
 @cache
 def accelerator() -> Accelerator:
-    """The one accelerator of this process (it keeps global state of its own). Precision is chosen by ``autocast``."""
-    return Accelerator(cpu=not torch.cuda.is_available())
+    """The one accelerator of this process (it keeps global state of its own), on the device that was picked.
+
+    Precision is chosen by ``autocast``.
+    """
+    return Accelerator(cpu=chosen_device().type == "cpu")
+
+
+def _average(gradients: list[Tensor]) -> None:
+    """Replace gradients by their mean over processes, in one message."""
+    flat = accelerator().reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def _share(states: Iterable[Stateful]) -> None:
+    """Give every process the main one's modules: running statistics, unlike weights, went separate ways."""
+    if accelerator().num_processes == 1:
+        return
+    for module in (state for state in states if isinstance(state, nn.Module)):
+        for value in module.state_dict().values():
+            value.copy_(broadcast(value.to(accelerator().device, copy=True).contiguous()))
 
 
 def _everywhere(condition: Tensor) -> bool:

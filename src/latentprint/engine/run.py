@@ -32,7 +32,7 @@ class RunDir:
 
     def __init__(self, path: Path, config: Mapping[str, Any], writes: bool = True) -> None:
         self.path, self.config, self.writes = path, dict(config), writes
-        self.warnings: list[str] = []
+        self.facts: dict[str, Any] = {}
         self._board: Any = None
 
     @classmethod
@@ -70,7 +70,7 @@ class RunDir:
                 self._tensorboard().add_scalar(f"{phase}/{key}", value, step)
 
     def cut_log(self, phase: str, step: int) -> None:
-        """Forget lines of ``phase`` from ``step`` on: a resumed loop will write them again."""
+        """Forget lines of ``phase`` and ``phase-look`` from ``step`` on: a resumed loop will write them again."""
         path = self.path / "metrics.jsonl"
         if not self.writes or not path.exists():
             return
@@ -86,15 +86,18 @@ class RunDir:
         """The checkpoint ``name``, or None."""
         return load_state(self.path / "checkpoints" / name)
 
-    def warn(self, message: str) -> None:
-        """Keep a warning for the report, once."""
-        if message not in self.warnings:
-            self.warnings.append(message)
-
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``name`` atomically; NaN and infinities become null, so that any JSON reader takes it."""
         if self.writes:
             write_text(self.path / name, json.dumps(_finite(value), indent=1))
+
+    def describe(self, **facts: Any) -> None:
+        """Add to manifest.json, written at once. A run that is taken up again keeps its first ``start``."""
+        path = self.path / "manifest.json"
+        if not self.facts and path.exists():
+            facts["start"] = json.loads(path.read_text())["start"]
+        self.facts |= facts
+        self.write_json(path.name, self.facts)
 
     def close(self) -> None:
         if self._board is not None:
@@ -134,9 +137,14 @@ def manifest(seed: int, device: str, **more: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "seed": seed,
         "git": _revision(),
-        "start": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "start": now(),
         **more,
     }
+
+
+def now() -> str:
+    """The time, UTC, as manifests have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _same_config(kept: Path, config: Mapping[str, Any]) -> None:
@@ -153,7 +161,7 @@ def _is_after(line: str, phase: str, step: int) -> bool:
         row = json.loads(line)
     except ValueError:
         return True
-    return row.get("phase") == phase and row.get("step", 0) >= step
+    return row.get("phase") in (phase, f"{phase}-look") and row.get("step", 0) >= step
 
 
 def _finite(value: Any) -> Any:

@@ -21,7 +21,11 @@ def generator(seed: int, *scope: str | int) -> torch.Generator:
 
 
 def step_generator(seed: int, name: str, step: int) -> torch.Generator:
-    """The generator of one step's draws; every process of a group has its own, so that they share the work."""
+    """The generator of one step's draws.
+
+    Every process of a group (``torchrun``) has its own and draws a full batch from it, so that a step of n processes
+    sees n times the configured batch, and is another step than that of one process.
+    """
     rank = int(os.environ.get("RANK", "0"))
     return generator(seed, name, step, *([f"process {rank}"] if rank else []))
 

@@ -32,8 +32,8 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         fresh.mkdir(parents=True)
         save_file(tensors, fresh / "state.safetensors")
         write_text(fresh / "state.json", json.dumps(skeleton))
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
+        if folder.exists():  # else a kill between the renames left ``old`` as the last good state
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -42,16 +42,17 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The state saved in ``folder``, or None when there is none. A kill between two renames is healed here.
+    """The state saved in ``folder``, or None when there is none. After a kill between two renames it is the old one.
+
+    Nothing is renamed here, so that several processes can read at once; the next ``save_state`` tidies up.
 
     Raises:
         UserError: the checkpoint is there but cannot be read.
     """
     if not folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        if not old.exists():
-            return None
-        old.rename(folder)
+        folder = folder.with_name(folder.name + ".old")
+    if not folder.exists():
+        return None
     try:
         tensors = load_file(folder / "state.safetensors")
         skeleton = json.loads((folder / "state.json").read_text())

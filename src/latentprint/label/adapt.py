@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
-from latentprint.diffusion.prior import TRAIN_STEPS, signal_and_noise
+from latentprint.diffusion.prior import TRAIN_STEPS
 from latentprint.diffusion.swap import Swapper
 from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, warm_cosine
@@ -15,6 +15,9 @@ from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
 from latentprint.label.presets import LabelConfig
 from latentprint.models.recognisers import embed
+
+#: Share of identities left out, so that guidance still has its unconditional prediction.
+DROPOUT = 0.1
 
 
 def adapt(config: LabelConfig, swapper: Swapper, teacher: nn.Module, public: ImageSet, run: RunDir) -> None:
@@ -45,7 +48,7 @@ def _adapt_codec(config: LabelConfig, swapper: Swapper, public: ImageSet, run: R
 
 
 def _adapt_prior(config: LabelConfig, swapper: Swapper, teacher: nn.Module, public: ImageSet, run: RunDir) -> None:
-    """The prior's own objective on public photos: repaint a photo given an embedding of the same person.
+    """Repaint a public photo given an embedding of the same person, at all noise levels alike.
 
     Where a person has one photo alone, its own embedding is given.
     """
@@ -63,11 +66,10 @@ def _adapt_prior(config: LabelConfig, swapper: Swapper, teacher: nn.Module, publ
         scene = scenes.take(index).to(device)
         timestep = torch.randint(TRAIN_STEPS, (settings.batch,), generator=rng).to(device)
         noise = torch.randn(scene.latent.shape, generator=rng).to(device)
-        a, s = signal_and_noise(swapper.schedule, timestep, noise)
+        dropped = (torch.rand(settings.batch, generator=rng) < DROPOUT).to(device)
         with autocast(device, config.precision):
-            tokens = prior.tokens(others[index].to(device), scene.attributes)
-            v = prior(a * scene.latent + s * noise, timestep, scene.masked, scene.keep, tokens)
-        return (v.float() - (a * noise - s * scene.latent)).square().mean(), {}
+            tokens = prior.tokens(others[index].to(device), scene.attributes, dropped)
+            return swapper.denoise(scene, tokens, timestep, noise)[0].mean(), {}
 
     Loop(run, "adapt-prior", optimizer, {"prior": prior}, settings.prior_steps, warm_cosine(settings.prior_steps, 20),
          save_every=config.save_every).fit(loss_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import sys
 import time
 from dataclasses import dataclass
@@ -17,17 +18,26 @@ from latentprint import checks
 from latentprint.config import config_hash
 from latentprint.data.base import ImageSet, concatenate
 from latentprint.data.faceregion import with_holes
-from latentprint.data.sources import load
+from latentprint.data.sources import ProceduralSource, load
 from latentprint.data.splits import AuditData, from_parts, split_people
 from latentprint.diffusion.swap import Swapper
-from latentprint.engine.device import has_bf16, lay_out, pick_device
+from latentprint.engine.device import DeviceName, lay_out, pick_device, resolve_precision
 from latentprint.engine.loop import is_main
-from latentprint.engine.run import RunDir, check_out, manifest
+from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, oracle, pseudo_label, random_people, sample_seeds
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
-from latentprint.label.evaluate import ArmScores, Bench, enrolled, label_section, protocol, score
+from latentprint.label.evaluate import (
+    ArmScores,
+    Bench,
+    enrolled,
+    gradient_flag,
+    label_section,
+    protocol,
+    score,
+    warnings_of,
+)
 from latentprint.label.pictures import draw_figures
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import Tools, encode, load_swapper
@@ -48,12 +58,14 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    check_out(out, resume)
+    config = resolved(config)
+    if is_main():
+        check_out(out, resume)
     data, warnings = audit_data(config)
     models = load_models(config, data)
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
-    facts = manifest(config.seed, str(device), bf16=has_bf16(device), config_hash=config_hash(config),
-                     command=["latentprint", *sys.argv[1:]])
+    run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
+                            command=["latentprint", *sys.argv[1:]], data=data_hashes(data)))
     bench, victim, tools, found = prepare(config, data, models, run)
     warnings += found
     arms, drawn, attack = draw_arms(config, bench, victim, tools, run)
@@ -72,16 +84,24 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
         section["grid"] = "images/grid.png"
     section["verdict"] = verdict(section)
     section["seconds"] = time.perf_counter() - began
-    facts["end"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    facts["hashes"] = {"victim": checks.weights_hash(victim.victim), "teacher": checks.weights_hash(tools.teacher),
-                       "judge": checks.weights_hash(bench.judge.network),
-                       "prior": checks.weights_hash(tools.swapper.prior)}
-    report = {"schema": 1, "channels": {"label": section}, "manifest": facts,
-              "warnings": list(dict.fromkeys([*warnings, *run.warnings]))}
-    run.write_json("manifest.json", facts)
+    networks = {"victim": victim.victim, "teacher": tools.teacher, "judge": bench.judge.network,
+                "prior": tools.swapper.prior, "codec": tools.swapper.codec, "attributes": tools.attributes,
+                "attack_prior": attack.tools.swapper.prior, "labels": attack.progressive.labels,
+                **{e.name: e.victim for e in bench.evaluators}}
+    run.describe(end=now(), hashes={name: checks.weights_hash(network) for name, network in networks.items()})
+    report = {"schema": 1, "channels": {"label": section}, "manifest": run.facts,
+              "warnings": list(dict.fromkeys(warnings))}
     run.write_json("report.json", report)
     run.close()
     return report
+
+
+def resolved(config: LabelConfig) -> LabelConfig:
+    """What ``auto`` means on this machine, so that config.yaml is complete and a resume elsewhere is refused."""
+    device = pick_device(config.device)
+    name: DeviceName = "cuda" if device.type == "cuda" else "cpu"
+    return config.model_copy(update={"device": name, "precision": resolve_precision(device, config.precision),
+                                     "threads": config.threads or torch.get_num_threads()})
 
 
 def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
@@ -127,13 +147,29 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     victim = load_classifier(config, config.victim, "victim", data.private_train)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
+    _strangers_to_assets(config)
     checks.enforce([
         checks.judge_is_teacher(judge, teacher),
         *(checks.evaluator_is_victim(e.name, e, victim) for e in evaluators),
-        *(checks.same_architecture(e.name, model.model, config.victim.model)
+        *(checks.same_architecture(e.name, model.model, config.victim.model, e, victim)
           for e, model in zip(evaluators, config.evaluators, strict=True)),
     ])
     return Models(victim, evaluators, teacher, judge, load_swapper(config))
+
+
+def _strangers_to_assets(config: LabelConfig) -> None:
+    """Raises UserError when procedural private people were among those that a network in use was trained on."""
+    private = config.data.private
+    if not isinstance(private, ProceduralSource):
+        return
+    own = range(private.first_identity, private.first_identity + private.people)
+    for name in (config.teacher, config.judge, "prior", "codec", "attributes"):
+        made = find_asset(name, config.assets)[1].get("config", {})
+        first = made.get("first_person", 0)
+        trained = range(first, first + made.get("people", 0))
+        if max(own.start, trained.start) < min(own.stop, trained.stop):
+            raise UserError(f"data.private.first_identity: person {max(own.start, trained.start)} was among the people "
+                            f"that the asset {name!r} was trained on; choose others")
 
 
 def prepare(config: LabelConfig, data: AuditData, models: Models,
@@ -151,7 +187,8 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
         enrolled(network, data, name, find_asset(name, config.assets)[1].get("architecture", ""))
         for network, name in ((models.judge, config.judge), (models.teacher, config.teacher)))
     bench = Bench(data, evaluators, judge, teacher, tools.attributes, config.resamples, config.seed)
-    return bench, victim, tools, [*found, *bench.judge.calibration.warnings]
+    found += checks.enforce([gradient_flag(victim.victim, data.public.images)])
+    return bench, victim, tools, [*found, *warnings_of(bench.judge)]
 
 
 def draw_arms(config: LabelConfig, bench: Bench, victim: Classifier, tools: Tools,
@@ -164,7 +201,7 @@ def draw_arms(config: LabelConfig, bench: Bench, victim: Classifier, tools: Tool
     others = {
         "pseudo_label": pseudo_label(tools, config.attack, config.seed),
         "floor": random_people(tools, config.attack),
-        "prior_ceiling": oracle(tools, config.attack, bench.teacher.templates),
+        "prior_ceiling": oracle(tools, config.attack, bench.teacher.truth),
     }
     arms = {"attack": score(bench, drawn.images, classes)}
     arms["attack_selected"] = arms["attack"].take(drawn.selected.numpy())
@@ -186,6 +223,14 @@ def later_flags(section: dict[str, Any], drawn: Reconstruction) -> list[str]:
         warnings.append(f"{skipped} steps of the attack had a non-finite loss or exploding gradient: skipped")
     reason = section["metrics"]["frechet"]["reason"]
     return warnings + ([f"no Frechet distance: {reason}"] if reason else [])
+
+
+def data_hashes(data: AuditData) -> dict[str, str]:
+    """SHA-256 of the pictures of every part."""
+    parts = {"public": data.public, "private_train": data.private_train, "private_heldout": data.private_heldout,
+             "evaluation": data.evaluation}
+    return {name: hashlib.sha256(part.images.numpy().tobytes()).hexdigest()
+            for name, part in parts.items() if part is not None}
 
 
 def _joined(sets: list[ImageSet]) -> ImageSet:

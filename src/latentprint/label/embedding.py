@@ -47,13 +47,15 @@ class Manifold:
     """
 
     def __init__(self, embeddings: Tensor, axes: int = 64) -> None:
-        self.mean = embeddings.mean(0)
-        centred = embeddings - self.mean
-        axes = min(axes, len(embeddings) - 1)
-        _, values, vectors = torch.linalg.svd(centred, full_matrices=False)
-        self.axes = vectors[:axes]
-        self.std = (values[:axes] / max(1, len(embeddings) - 1) ** 0.5).clamp_min(1e-6)
-        self.rest = (centred - centred @ self.axes.T @ self.axes).square().sum(1).mean().clamp_min(1e-8)
+        # Axes from one half, what is typical from the other: in-sample residuals are far too small.
+        fitted, held = embeddings[::2], embeddings[1::2]
+        self.mean = fitted.mean(0)
+        _, _, vectors = torch.linalg.svd(fitted - self.mean, full_matrices=False)
+        self.axes = vectors[: min(axes, max(1, len(fitted) // 4))]
+        centred = held - self.mean
+        inside = centred @ self.axes.T
+        self.std = inside.square().mean(0).sqrt().clamp_min(1e-6)
+        self.rest = (centred - inside @ self.axes).square().sum(1).mean().clamp_min(1e-8)
 
     def excess(self, embedding: Tensor) -> Tensor:
         """How much less typical than a public photo, ``(B,)`` >= 0: a hinge on the Mahalanobis distance per axis

@@ -1,8 +1,8 @@
 """From pictures to numbers: every arm of an audit through the same evaluators and the same judge.
 
-Protocol. The judge enrols each private person by the training photos; probes are an arm's pictures. Thresholds are
-calibrated on people of the ``evaluation`` set (half of each one's photos enrolled, half probing), or, without such a
-set, on all real people at hand. Real held-out photos are the ceiling. Intervals are bootstrapped over identities.
+Protocol. The judge enrols each private person by as many training photos as its thresholds were calibrated for (see
+``enrolment``); probes are an arm's pictures. Real held-out photos are the ceiling. Intervals are bootstrapped over
+identities.
 """
 
 from __future__ import annotations
@@ -11,37 +11,34 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentprint.data.base import ImageSet, concatenate
+from latentprint import checks
 from latentprint.data.splits import AuditData
 from latentprint.label.classifiers import Classifier, penultimate, scores
+from latentprint.label.enrolment import LOOSE, STRICT, Recogniser, enrolled, warnings_of
 from latentprint.metrics.classification import confidence, topk_hits
 from latentprint.metrics.distribution import frechet_distance
 from latentprint.metrics.features import diversity, nearest_distance
-from latentprint.metrics.verification import Calibration, calibrate, enrol
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.recognisers import embed
 from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.victim import Victim
+
+__all__ = ["HEADLINE", "LOOSE", "STRICT", "ArmScores", "Bench", "Recogniser", "arm_section", "enrolled",
+           "gradient_flag", "label_section", "protocol", "score", "warnings_of"]
 
 HEADLINE = "identity_match_rate"
-STRICT, LOOSE = 1e-3, 1e-2
-EXTRACTOR = "attribute network, pooled, 128-d"
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """A recogniser with the private people enrolled and thresholds calibrated."""
-
-    network: nn.Module
-    templates: Tensor
-    calibration: Calibration
-    name: str
-    architecture: str
+#: Principal axes of the attribute network's features in which Frechet distances are taken: 64 pictures suffice.
+AXES = 32
+EXTRACTOR = f"attribute network, pooled, {AXES} axes"
+#: Photos at which ``gradient_flag`` asks for a gradient.
+GRADIENT_PHOTOS = 32
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,20 @@ class Bench:
     features: AttributeNetwork
     resamples: int
     seed: int
+
+    @cached_property
+    def galleries(self) -> list[Tensor]:
+        """Penultimate features ``(N, D)`` of the private training photos, one tensor an evaluator."""
+        return [penultimate(evaluator.victim, self.data.private_train.images) for evaluator in self.evaluators]
+
+    @cached_property
+    def reference(self) -> tuple[Tensor, Tensor]:
+        """Private training photos ``(N, AXES)`` and the axes ``(128, AXES)``, those of all real photos at hand."""
+        private = in_batches(self.features, self.data.private_train.images, "pooled")
+        real = torch.cat([private, in_batches(self.features, self.data.public.images, "pooled")])
+        _, _, vectors = torch.linalg.svd(real - real.mean(0), full_matrices=False)
+        axes = vectors[:AXES].T
+        return private @ axes, axes
 
 
 @dataclass(frozen=True)
@@ -71,21 +82,14 @@ class ArmScores:
                          self.images[torch.from_numpy(keep)])
 
 
-def enrolled(network: nn.Module, data: AuditData, name: str = "", architecture: str = "") -> Recogniser:
-    """Enrol the private people and calibrate the thresholds."""
-    train = data.private_train
-    templates = enrol(embed(network, train.images), train.labels, train.n_classes)
-    if data.evaluation is not None:
-        return Recogniser(network, templates, _calibrate_on(network, *_halves(data.evaluation)), name, architecture)
-    public = _with_two_photos(data.public)
-    first, second = _halves(public)
-    enrolment = concatenate(train, first) if public.n_classes else train
-    probes = concatenate(data.private_heldout, second) if public.n_classes else data.private_heldout
-    return Recogniser(network, templates, _calibrate_on(network, enrolment, probes), name, architecture)
-
-
 def score(bench: Bench, images: Tensor, classes: Tensor) -> ArmScores:
-    """All per-picture metrics of ``images`` (uint8 or [0, 1]) that should show ``classes`` (N,)."""
+    """All per-picture metrics of ``images`` (uint8 or [0, 1]) that should show ``classes`` (N,).
+
+    Raises:
+        UserError: float images that are not within [0, 1].
+    """
+    if images.dtype != torch.uint8:
+        checks.image_range(images, "pictures to score")
     values: dict[str, Tensor] = {}
     for key, recogniser in (("judge", bench.judge), ("teacher", bench.teacher)):
         similarity = (embed(recogniser.network, images) * recogniser.templates[classes]).sum(1)
@@ -94,15 +98,14 @@ def score(bench: Bench, images: Tensor, classes: Tensor) -> ArmScores:
             thresholds = recogniser.calibration.thresholds
             values[HEADLINE] = _above(similarity, thresholds[STRICT])
             values[f"{HEADLINE}_fmr_0.01"] = _above(similarity, thresholds[LOOSE])
-    gallery = bench.data.private_train
-    for evaluator in bench.evaluators:
+    people = bench.data.private_train.labels
+    for evaluator, gallery in zip(bench.evaluators, bench.galleries, strict=True):
         logits = scores(evaluator.victim, images)
         name = evaluator.name
         values[f"top1_{name}"] = topk_hits(logits, classes, 1).float()
         values[f"top5_{name}"] = topk_hits(logits, classes, min(5, logits.shape[1])).float()
         values[f"confidence_{name}"] = confidence(logits, classes)
-        values[f"distance_{name}"] = nearest_distance(penultimate(evaluator.victim, images), classes,
-                                                      penultimate(evaluator.victim, gallery.images), gallery.labels)
+        values[f"distance_{name}"] = nearest_distance(penultimate(evaluator.victim, images), classes, gallery, people)
     names = [evaluator.name for evaluator in bench.evaluators]
     for metric, part in (("top1", "top1"), ("top5", "top5"), ("mean_confidence", "confidence"),
                          ("feature_distance", "distance")):
@@ -135,6 +138,9 @@ def label_section(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]
     for name in ("attack", "floor", "ceiling", "prior_ceiling"):
         section[name] = sections[name].get(HEADLINE, {"value": None, "low": None, "high": None, "n": 0})
     section["leak"] = _leak(bench, arms)
+    if "pseudo_label" in arms:
+        section["gain_over_pseudo_label"] = _gain(bench, arms["attack"], arms["pseudo_label"])
+    section["grid_caption"] = grid_caption(int(np.bincount(arms["attack"].classes).max()))
     section["per_identity"] = _per_identity(bench, arms)
     section["evaluators"] = [{"name": e.name, "architecture": e.architecture, "accuracy": e.accuracy, "n": e.n}
                              for e in bench.evaluators]
@@ -151,9 +157,13 @@ def protocol(bench: Bench, images: int, selected: float) -> dict[str, Any]:
         "selection": f"headline unselected; selected: the victim's surest {selected:.0%} of a class",
         "training_photos": len(bench.data.private_train),
         "heldout_photos": len(bench.data.private_heldout),
-        "enrolment": "mean embedding of a person's training photos",
+        "public_photos": len(bench.data.public),
+        "enrolment": f"mean embedding of a person's first {bench.judge.photos} training photos",
         "probes": "reconstructions, or real held-out photos for the ceiling",
-        "calibration": "evaluation people" if bench.data.evaluation is not None else "private and public people",
+        "calibration": bench.judge.people,
+        "fmr": STRICT,
+        "judge_weights": checks.weights_hash(bench.judge.network)[:12],
+        "teacher_weights": checks.weights_hash(bench.teacher.network)[:12],
         "evaluators": [e.architecture for e in bench.evaluators],
         "frechet_extractor": EXTRACTOR,
         "interval": f"95% bootstrap over identities, {bench.resamples} resamples",
@@ -162,6 +172,40 @@ def protocol(bench: Bench, images: int, selected: float) -> dict[str, Any]:
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return {"name": "label/v1", "hash": digest, **facts}
+
+
+def grid_caption(images: int) -> str:
+    """What the grid leaves out, with ``images`` pictures a person; nothing to say of a single one."""
+    if images == 1:
+        return ""
+    return f"Of each person's {images} pictures the one that the victim is surest of; the headline counts all."
+
+
+def gradient_flag(victim: Victim, images: Tensor) -> checks.Flag | None:
+    """Does the victim give the gradient that the attack lives on? Asked at a few of ``images``, evenly spaced.
+
+    The gradient is that of the margin between the two highest logits: unlike the cross-entropy's, it does not vanish
+    merely because the victim is sure.
+
+    Args:
+        images: ``(N, 3, H, W)`` public photos, uint8 or in [0, 1].
+    """
+    chosen = images[torch.linspace(0, len(images) - 1, min(GRADIENT_PHOTOS, len(images))).long()]
+    x = (chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen.clone()).to(victim.device).requires_grad_()
+    highest = victim.logits(x).topk(min(2, victim.n_classes), 1).values
+    margin = highest[:, 0].sum() - highest[:, 1:].sum()
+    if not margin.requires_grad:  # the victim cuts the graph
+        return checks.zero_gradient(torch.zeros_like(x))
+    (gradient,) = torch.autograd.grad(margin, x, materialize_grads=True)
+    return checks.zero_gradient(gradient)
+
+
+def _gain(bench: Bench, attack: ArmScores, baseline: ArmScores) -> dict[str, Any]:
+    """Headline of the attack minus that of a baseline drawn with the same classes and seeds: picture by picture."""
+    gain = attack.values[HEADLINE] - baseline.values[HEADLINE]
+    if not np.isfinite(gain).all():
+        return {"value": None, "low": None, "high": None, "n": 0}
+    return bootstrap_by_identity(gain, attack.classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
 
 
 def _leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
@@ -193,18 +237,23 @@ def _recogniser_section(recogniser: Recogniser) -> dict[str, Any]:
     return {"name": recogniser.name, "architecture": recogniser.architecture,
             "thresholds": {f"{fmr:g}": value for fmr, value in c.thresholds.items()},
             "tar": {f"{fmr:g}": value for fmr, value in c.tar.items()},
-            "n_impostor": c.n_impostor, "n_genuine": c.n_genuine}
+            "n_impostor": c.n_impostor, "n_genuine": c.n_genuine, "photos": recogniser.photos,
+            "realised_fmr": {"value": recogniser.realised_fmr, "n": len(recogniser.strangers)}}
 
 
 def _frechet(bench: Bench, images: Tensor) -> dict[str, Any]:
-    """Against as many real private photos (the distance is biased with n, so n must be equal)."""
-    real = torch.cat([bench.data.private_train.images, bench.data.private_heldout.images])
+    """Against as many private training photos; of the larger side a seeded sample, for the distance falls with n."""
+    real, axes = bench.reference
     n = min(len(images), len(real))
-    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(bench.seed))[:n]
-    pictures = images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
-    result = frechet_distance(in_batches(bench.features, pictures[:n], "pooled"),
-                              in_batches(bench.features, real[order], "pooled"), EXTRACTOR)
+    pictures = _sample(images, n, bench.seed)
+    pictures = pictures if pictures.dtype == torch.uint8 else (pictures * 255).round().to(torch.uint8)
+    result = frechet_distance(in_batches(bench.features, pictures, "pooled") @ axes, _sample(real, n, bench.seed),
+                              EXTRACTOR)
     return {"value": result.value, "extractor": result.extractor, "n": result.n, "reason": result.reason}
+
+
+def _sample(rows: Tensor, n: int, seed: int) -> Tensor:
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:n]]
 
 
 def _above(similarity: Tensor, threshold: float) -> Tensor:
@@ -212,21 +261,3 @@ def _above(similarity: Tensor, threshold: float) -> Tensor:
     if threshold != threshold:
         return torch.full_like(similarity, torch.nan)
     return (similarity > threshold).float()
-
-
-def _calibrate_on(network: nn.Module, enrolment: ImageSet, probes: ImageSet) -> Calibration:
-    templates = enrol(embed(network, enrolment.images), enrolment.labels, enrolment.n_classes)
-    return calibrate(embed(network, probes.images), probes.labels, templates, (LOOSE, STRICT))
-
-
-def _halves(data: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Every person's first half of photos, and the rest."""
-    order = data.labels.argsort(stable=True)
-    counts = data.counts()
-    place = torch.cat([torch.arange(int(n)) for n in counts]) if len(order) else order
-    first = place < (counts[data.labels[order]] + 1) // 2
-    return data.take(order[first]), data.take(order[~first])
-
-
-def _with_two_photos(data: ImageSet) -> ImageSet:
-    return data.of_classes((data.counts() >= 2).nonzero().flatten().tolist())

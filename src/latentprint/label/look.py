@@ -63,13 +63,15 @@ class Watch:
         self.reference = tools.features[order[: max(n, public // 2)]]
         other = tools.features[order[-n:]]
         self.real = self._frechet(other)
-        with torch.no_grad():
-            self.base = self._frechet(in_batches(tools.attributes, self._draw(tools.embeddings[self.people]), "pooled"))
+        wanted = tools.embeddings[self.people]
+        untouched = self._draw(wanted)
+        self.base = self._frechet(in_batches(tools.attributes, untouched, "pooled"))
+        self.base_identity = float((embed(tools.teacher, untouched) * wanted).sum(1).mean())
         self.bound = config.frechet_slack * max(self.real, self.base)
         self.jump = 0.25 * self.bound
 
     @torch.no_grad()
-    def look(self, identity: str, labels: LabelEmbedding, step: int) -> Look:
+    def look(self, identity: str, labels: LabelEmbedding) -> Look:
         """Draw the look's pictures, of photos' embeddings in an ``image`` stage and of label embeddings else."""
         device = self.tools.device
         every = labels(torch.arange(self.victim.n_classes, device=device)).cpu()

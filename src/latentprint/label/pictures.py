@@ -60,7 +60,7 @@ def _similarity(path: Path, bench: Bench, arms: dict[str, ArmScores]) -> None:
 @torch.no_grad()
 def _embeddings(path: Path, bench: Bench, attack: ProgressiveAttack) -> None:
     assert attack.progressive is not None
-    labels, truth = attack.progressive.labels, bench.teacher.templates
+    labels, truth = attack.progressive.labels, bench.teacher.truth
     learned = labels(torch.arange(len(truth), device=attack.tools.device)).cpu()
     both = torch.cat([learned, truth])
     _, _, axes = torch.linalg.svd(both - both.mean(0), full_matrices=False)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from latentprint.config import Config
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.device import DeviceName, Precision
 from latentprint.label.stages import PROGRESSIVE, Stage
+from latentprint.models.recognisers import FACE_CROP
 
-#: top, left, bottom, right of the inner face, as shares of the picture; hair and background stay outside.
-FACE_BOX = [12 / 64, 8 / 64, 60 / 64, 56 / 64]
+#: top, left, bottom, right of the recognisers' face crop, as shares of the picture.
+FACE_BOX = [FACE_CROP[0], FACE_CROP[1], FACE_CROP[0] + FACE_CROP[2], FACE_CROP[1] + FACE_CROP[3]]
 
 
 class DataConfig(Config):
@@ -75,14 +76,22 @@ class AttackConfig(Config):
     ddim_steps: int = Field(2, ge=1, description="steps of the picture inside the losses")
     gradient_steps: int | None = Field(None, ge=1, description="gradients through the last n of them; null: all")
     augmentations: int = Field(2, ge=1, description="random views of a picture that victim and teacher average over")
-    sample_steps: int = Field(8, ge=1, description="DDIM steps of the final pictures")
+    sample_steps: int = Field(4, ge=1, description="DDIM steps of the final pictures")
     guidance: float = Field(1.0, ge=1, description="classifier-free guidance of the final pictures")
     images: int = Field(8, ge=2, description="pictures of each class")
     selected: float = Field(0.5, gt=0, le=1, description="share of them that the victim's confidence selects")
-    look_every: int = Field(50, ge=1, description="steps between looks at Frechet distance and success")
+    look_every: int = Field(20, ge=1, description="steps between looks at Frechet distance and success")
     look_images: int = Field(96, ge=64, description="pictures of a look")
     frechet_slack: float = Field(1.3, ge=1, description="bounds on the Frechet distance are this times the larger of "
                                                         "real against real and the untouched prior against real")
+
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stages need different names, got {', '.join(names)}")
+        return self
 
 
 class LabelConfig(Config):
@@ -144,7 +153,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "attack": {"horizon": 600, "ddim_steps": 4, "augmentations": 4, "sample_steps": 20, "images": 20,
                    "stages.0.steps": 500, "stages.0.min_steps": 200, "stages.1.steps": 1000,
                    "stages.1.min_steps": 500, "stages.2.steps": 2000, "stages.2.min_steps": 1000,
-                   "stages.0.batch": 32, "stages.1.batch": 32, "stages.2.batch": 32},
+                   "stages.0.batch": 32, "stages.1.batch": 32, "stages.2.batch": 32, "look_every": 50,
+                   "stages.2.lora_lr": 1e-5, "stages.2.embedding_lr": 1e-3, "stages.2.log_variance_lr": 1e-4},
         "save_every": 200,
     },
 }  # fmt: skip

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_adapter
-from latentprint.diffusion.prior import TRAIN_STEPS, progress_of, signal_and_noise
+from latentprint.diffusion.prior import TRAIN_STEPS, progress_of
 from latentprint.diffusion.swap import Scene
 from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, warm_cosine
@@ -24,7 +25,6 @@ from latentprint.label.tools import Tools
 from latentprint.label.views import random_views
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.classification import top_k_margin
-from latentprint.losses.denoising import prior_mse
 from latentprint.losses.identity import align, embedding_norm, identity_cosine
 from latentprint.losses.perceptual import feature_distance
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
@@ -107,8 +107,9 @@ class StageLoop:
 
     def __init__(self, owner: Progressive, stage: Stage, number: int) -> None:
         self.o, self.stage, self.number = owner, stage, number
-        self.memory = Memory(float(owner.config.horizon))
-        names = tuple(stage.losses)
+        # The untouched prior's distance is what the first look is compared with.
+        self.memory = Memory(float(owner.config.horizon), [owner.watch.base])
+        names = tuple(stage.active)
         self.weighting: UncertaintyWeighting | FixedWeighting = (
             UncertaintyWeighting(names) if stage.weighting == "uncertainty"
             else FixedWeighting(names, dict.fromkeys(names, 1.0)))
@@ -124,7 +125,8 @@ class StageLoop:
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
         states: dict[str, Any] = {"adapters": AdapterState(o.tools.swapper.prior), "labels": o.labels,
-                                  "weighting": self.weighting, "clock": o.clock, "memory": self.memory}
+                                  "weighting": self.weighting, "clock": o.clock, "memory": self.memory,
+                                  "queries": o.victim.queries}
         return Loop(o.run, stage.name, optimizer, states, stage.steps, warm_cosine(stage.steps, 5, floor=0.1),
                     save_every=o.save_every, log_every=min(10, o.config.look_every)).fit(self.loss_at, self.after)
 
@@ -137,13 +139,15 @@ class StageLoop:
         with autocast(o.device, o.precision):  # type: ignore[arg-type]
             raw = self._label_losses(step) if self.stage.identity == "label" else self._photo_losses(step)
         raw = {name: value.float() for name, value in raw.items()}
-        scaled = {name: self._scale(name) * raw[name] for name in self.stage.losses}
+        scale = {name: self._scale(name) for name in self.stage.active}
+        total = self.weighting({name: scale[name] * raw[name] for name in scale})
         logs: dict[str, Tensor | float] = {f"raw/{name}": value.detach() for name, value in raw.items()}
-        logs |= {f"weight/{name}": value for name, value in self.weighting.weights().items()}
+        weights = self.weighting.weights()
+        logs |= {f"weight/{name}": weights[name] * scale[name] for name in scale}
         if self.stage.identity == "mixed":
             self.memory.aligns.append(float(raw["align"].detach()) if "align" in raw else float("nan"))
             logs |= {"lambda": self.lam, "horizon": self.memory.horizon}
-        return self.weighting(scaled), {**logs, **self.memory.last}
+        return total, {**logs, **self.memory.last}
 
     def _scale(self, name: LossName) -> float:
         """A loss's scale; the alignment's falls as beta = beta0 (1 - lambda)."""
@@ -169,18 +173,15 @@ class StageLoop:
             losses["norm"] = embedding_norm(raw).mean()
             losses["align"] = align(label, photo).mean()
         scene = o.tools.scenes.take(index).to(o.device)
-        losses |= self._denoising(scene, identity, rng, "perceptual" in self.stage.losses)
-        return {name: losses[name] for name in self.stage.losses}
+        losses |= self._denoising(scene, identity, rng, "perceptual" in self.stage.active)
+        return {name: losses[name] for name in self.stage.active}
 
     def _denoising(self, scene: Scene, identity: Tensor, rng: torch.Generator, perceptual: bool) -> dict[str, Tensor]:
         swapper = self.o.tools.swapper
         timestep = torch.randint(TRAIN_STEPS, (len(scene),), generator=rng).to(self.o.device)
         noise = torch.randn(scene.latent.shape, generator=rng).to(self.o.device)
-        a, s = signal_and_noise(swapper.schedule, timestep, noise)
-        noisy = a * scene.latent + s * noise
-        clean, predicted = swapper.predict(noisy, timestep, scene, identity)
-        # v = a eps - s x0, so that the loss is that of the prior's own training
-        losses = {"prior": prior_mse(a * predicted - s * clean, a * noise - s * scene.latent).mean()}
+        error, clean = swapper.denoise(scene, swapper.prior.tokens(identity, scene.attributes), timestep, noise)
+        losses = {"prior": error.mean()}
         if perceptual:
             picture, progress = swapper.paste(clean, scene), progress_of(timestep)
             network = self.o.tools.attributes
@@ -190,7 +191,7 @@ class StageLoop:
 
     def _label_losses(self, step: int) -> dict[str, Tensor]:
         """Stage 2: a swap of a class's identity onto a public attribute image; there is no photo of the person."""
-        o, wanted = self.o, self.stage.losses
+        o, wanted = self.o, self.stage.active
         rng = step_generator(o.seed, self.stage.name, step)
         classes = torch.randint(len(o.pairs), (self.stage.batch,), generator=rng)
         index = torch.randint(len(o.tools.public), (self.stage.batch,), generator=rng)
@@ -207,21 +208,23 @@ class StageLoop:
                                       o.tools.embeddings[photos].to(o.device), rng, False)
         if {"cls", "id", "attribute", "perceptual"} & set(wanted):
             picture = o.tools.swapper.ddim(label, scene, seeds, o.config.ddim_steps, o.config.gradient_steps)
-            losses |= self._picture_losses(picture, scene, classes, label, rng)
-        return {name: losses[name] for name in wanted}
+            losses |= self._picture_losses(_clipped(picture), scene, classes, label, rng)
+        return {name: losses[name] for name in (*wanted, "cls_unbounded") if name in losses}
 
     def _picture_losses(self, picture: Tensor, scene: Scene, classes: Tensor, label: Tensor,
                         rng: torch.Generator) -> dict[str, Tensor]:
         o, views = self.o, self.o.config.augmentations
         seen = random_views(picture, views, rng)
+        margin = top_k_margin(o.victim(seen).float(), classes.repeat(views))
         losses = {
-            "cls": top_k_margin(o.victim(seen).float(), classes.repeat(views)).loss.mean(),
-            "id": identity_cosine(o.tools.teacher(seen), label.repeat(views, 1)).mean(),
+            "cls": margin.loss.mean(),
+            "cls_unbounded": margin.raw.detach().mean(),  # logged, not optimised
+            "id": identity_cosine(o.tools.teacher(seen), label.repeat(views, 1)).clamp_min(0).mean(),
         }
         network = o.tools.attributes
-        if "attribute" in self.stage.losses:
+        if "attribute" in self.stage.active:
             losses["attribute"] = attribute_mse(network(picture), scene.attributes, GROUP_COLUMNS).mean()
-        if "perceptual" in self.stage.losses:
+        if "perceptual" in self.stage.active:
             losses["perceptual"] = feature_distance(network.depths(picture), network.depths(scene.image)).mean()
         return losses
 
@@ -230,8 +233,8 @@ class StageLoop:
         o, stage, memory = self.o, self.stage, self.memory
         if step % o.config.look_every and step != stage.steps:
             return None
-        look = o.watch.look(stage.identity, o.labels, self.number * 100_000 + step)
-        if stage.identity == "mixed" and memory.frechets and look.frechet > memory.frechets[-1] + o.watch.jump:
+        look = o.watch.look(stage.identity, o.labels)
+        if stage.identity == "mixed" and look.frechet > memory.frechets[-1] + o.watch.jump:
             memory.horizon *= o.config.slow_down
         memory.frechets.append(look.frechet)
         memory.last = look.values()
@@ -239,19 +242,25 @@ class StageLoop:
         return self._verdict(look) if step >= stage.min_steps else None
 
     def _verdict(self, look: Look) -> str | None:
-        stage, memory, bound = self.stage, self.memory, self.o.watch.bound
-        calm = look.frechet < bound
+        stage, watch = self.stage, self.o.watch
         if stage.identity == "image":
-            return f"Frechet distance {look.frechet:.2f} < {bound:.2f}" if calm else None
+            return f"Frechet distance {look.frechet:.2f} < {watch.bound:.2f}" if look.frechet < watch.bound else None
         if stage.identity == "mixed":
-            aligned = self._alignment() < stage.align_bound
-            settled = plateau(memory.aligns, 20, 0.02)
-            if self.lam < 0.99 or not (aligned or settled) or not calm:
-                return None
-            return "handed over: " + ("aligned" if aligned else "alignment no longer falling")
-        if look.success >= stage.success_bound and look.identity >= stage.identity_bound and calm:
+            return self._handed_over()
+        identity = stage.identity_share * watch.base_identity
+        if look.success >= stage.success_bound and look.identity >= identity and look.frechet < watch.bound:
             return f"success {look.success:.2f}, identity {look.identity:.2f}"
         return None
+
+    def _handed_over(self) -> str | None:
+        """Lambda has arrived, the alignment is reached or no longer falling, the Frechet distance is steady."""
+        recent = self.memory.frechets[-3:]
+        steady = len(recent) == 3 and statistics.pstdev(recent) < self.o.watch.jump
+        aligned = self._alignment() < self.stage.align_bound
+        settled = plateau(self.memory.aligns, 20, 0.02)
+        if self.lam < 0.99 or not steady or not (aligned or settled):
+            return None
+        return "handed over: " + ("aligned" if aligned else "alignment no longer falling")
 
     def _alignment(self) -> float:
         """Distance of label embeddings to the mean of their photos, whatever lambda makes of its weight."""
@@ -262,6 +271,6 @@ class StageLoop:
             return float(align(o.labels(classes), target).mean())
 
 
-def trained_parameters(progressive: Progressive) -> list[nn.Parameter]:
-    """Adapters and label embedding, for tests and reports."""
-    return [*adapter_parameters(progressive.tools.swapper.prior), *progressive.labels.parameters()]
+def _clipped(picture: Tensor) -> Tensor:
+    """Clipped to [0, 1] going forward, as the final picture will be; the gradient passes as if it were not."""
+    return picture + (picture.clamp(0, 1) - picture).detach()

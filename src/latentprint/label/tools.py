@@ -13,7 +13,7 @@ from latentprint.diffusion.swap import Scene, Swapper
 from latentprint.engine.device import lay_out, pick_device
 from latentprint.errors import UserError
 from latentprint.label.presets import LabelConfig
-from latentprint.models.assets import load_asset
+from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.codec import Codec
 from latentprint.models.recognisers import embed
@@ -56,8 +56,17 @@ class Tools:
 
 
 def load_swapper(config: LabelConfig) -> Swapper:
-    """Codec, attribute network and prior as shipped, on the device."""
+    """Codec, attribute network and prior as shipped, on the device.
+
+    Raises:
+        UserError: one is missing, or the prior was trained with others than these.
+    """
     device = pick_device(config.device)
+    for name, needed in find_asset("prior", config.assets)[1].get("needs", {}).items():
+        own_name = config.teacher if name == "teacher" else name
+        if find_asset(own_name, config.assets)[1]["sha256"] != needed:
+            raise UserError(f"assets: the prior was trained with another {name} than {own_name!r}; retrain it with "
+                            "'latentprint pretrain prior'")
     codec, attributes, prior = (lay_out(load_asset(name, config.assets), device)
                                 for name in ("codec", "attributes", "prior"))
     if not isinstance(codec, Codec) or not isinstance(prior, FaceSwapPrior):

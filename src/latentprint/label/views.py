@@ -20,8 +20,12 @@ def random_views(x: Tensor, count: int, rng: torch.Generator, turn: float = 0.05
         rng: CPU generator.
         turn: largest rotation, radians. shift, zoom: largest, as shares of the picture. light: largest gain.
     """
-    views = x.repeat(count, 1, 1, 1)
-    unit = torch.rand(len(views), 5, generator=rng).to(x) * 2 - 1
+    with torch.autocast(x.device.type, enabled=False):  # half-precision coordinates would shift the picture
+        return _warped(x.float().repeat(count, 1, 1, 1), rng, turn, shift, zoom, light)
+
+
+def _warped(views: Tensor, rng: torch.Generator, turn: float, shift: float, zoom: float, light: float) -> Tensor:
+    unit = torch.rand(len(views), 5, generator=rng).to(views) * 2 - 1
     angle, scale = turn * unit[:, 0], 1 + zoom * unit[:, 1]
     cos, sin = scale * angle.cos(), scale * angle.sin()
     matrix = torch.stack([torch.stack([cos, -sin, 2 * shift * unit[:, 2]], 1),

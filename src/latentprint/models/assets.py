@@ -58,8 +58,10 @@ def find_asset(name: str, folder: Path | None = None) -> tuple[Path, dict[str, A
         folder: where to look first (what ``latentprint pretrain`` wrote); the packaged assets are the fallback.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or the folder does not exist.
     """
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"assets: {folder} is not a folder; expected one that 'latentprint pretrain' wrote")
     for place in (folder, PACKAGED):
         if place is not None and name in (index := read_index(place)):
             return place / index[name]["file"], index[name]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,14 +16,17 @@ from latentprint.config import Config
 from latentprint.data.base import ImageSet
 from latentprint.data.procedural import make_people
 from latentprint.data.sources import ProceduralSource, load
-from latentprint.engine.device import DeviceName, Precision
+from latentprint.engine.device import DeviceName, Precision, pick_device
 from latentprint.engine.loop import is_main
-from latentprint.engine.run import RunDir, manifest
+from latentprint.engine.run import RunDir, manifest, now
 from latentprint.engine.seeds import step_generator
 from latentprint.models.assets import PACKAGED, half_round, save_asset
 
 #: People of the metrics recorded with an asset; no pretraining and no audit ever sees them.
 UNSEEN_PEOPLE = range(9_000_000, 9_000_200)
+
+#: Settings that say where a run takes place, not what it makes.
+_PLACE = {"install", "device", "assets"}
 
 
 class PretrainConfig(Config):
@@ -43,9 +47,12 @@ class PretrainConfig(Config):
 
 
 def open_run(config: PretrainConfig, out: Path, resume: bool) -> RunDir:
-    """The run directory of a pretraining, with the seed set."""
+    """The run directory of a pretraining, with the seed set and the manifest begun."""
+    device = pick_device(config.device)
     torch.manual_seed(config.seed)
-    return RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
+    run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
+    run.describe(**manifest(config.seed, str(device)))
+    return run
 
 
 def people_of(config: PretrainConfig) -> ImageSet:
@@ -64,19 +71,38 @@ def draw(config: PretrainConfig, name: str, step: int, n: int) -> Tensor:
     return torch.randint(n, (config.batch,), generator=step_generator(config.seed, name, step))
 
 
+def command_of(config: PretrainConfig, command: str) -> str:
+    """``command`` with every setting that is not the default; a preset in it is spelt out in settings as well."""
+    default = type(config)().model_dump(mode="json")
+    differing = {key: value for key, value in config.model_dump(mode="json").items()
+                 if key not in _PLACE and value != default[key]}
+    return " ".join([command.partition(" --preset ")[0],
+                     *(f"--set {shlex.quote(f'{key}={_scalar(value)}')}" for key, value in differing.items())])
+
+
+def _scalar(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return text.removesuffix("...\n").strip()
+
+
 def finish(run: RunDir, config: PretrainConfig, kind: str, name: str, module: nn.Module, command: str,
            measure: Callable[[nn.Module], dict[str, Any]], **record: Any) -> dict[str, Any]:
-    """Measure the network as half precision will store it, write the asset and its record."""
-    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    """Measure the network as half precision will store it, write the asset and its record.
+
+    Args:
+        command: what was typed, without settings.
+        record: more to keep with the asset, e.g. what it takes to build the module.
+    """
     module = half_round(module.eval())
     metrics = measure(module)
     settings = config.model_dump(mode="json")
-    full = {"kind": kind, "command": command, "metrics": metrics, "config": settings, "made": began[:10], **record}
+    full = {"kind": kind, "command": command_of(config, command), "metrics": metrics, "config": settings,
+            "made": now()[:10], **record}
     if is_main():
         save_asset(run.path / "assets", name, module, full)
         if config.install:
             save_asset(PACKAGED, name, module, full)
-    run.write_json("manifest.json", manifest(config.seed, str(next(module.parameters()).device)))
+    run.describe(end=now())
     run.write_json("report.json", {"schema": 1, "channels": {}, "asset": name, **full})
     run.close()
     return {"asset": name, **full}

@@ -2,8 +2,10 @@
 
 A step takes photo a and an identity embedding of the same person from *other* photos (one, or the mean of several, as
 a label embedding will be), and learns to repaint a's face. Since nothing outside the hole tells who it is, what is
-learned on pairs of one person is a swap when the embedding is somebody else's. In the last part of training a share
-of the batch is such a swap, drawn in one step from pure noise, and the teacher says how like the person it came out.
+learned on pairs of one person is a swap when the embedding is somebody else's. After a while a share of the batch is
+such a swap, drawn by the sampler from pure noise and stopped after any of its steps: the teacher says how like the
+person it came out, the attribute network how well it kept pose, expression and light. Without these the identity
+comes slowly, for it is a small part of the error of v; with swaps drawn in one step alone the later steps undo it.
 """
 
 from __future__ import annotations
@@ -20,16 +22,21 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from latentprint.data.base import ImageSet
 from latentprint.diffusion.evaluate import swap_metrics
-from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior, signal_and_noise
+from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior
 from latentprint.diffusion.swap import Scene, Swapper
 from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.seeds import step_generator
+from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
-from latentprint.models.assets import load_asset
+from latentprint.models.assets import find_asset, load_asset
+from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.codec import Codec
 from latentprint.models.recognisers import embed
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
+
+#: Networks that a prior only works with as they were when it was trained.
+NEEDS = ("codec", "attributes", "teacher")
 
 
 class PriorConfig(PretrainConfig):
@@ -48,9 +55,11 @@ class PriorConfig(PretrainConfig):
                                                      "where it is decided who it will be")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of identities left out (classifier-free guidance)")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights")
-    identity_weight: float = Field(0.3, ge=0, description="weight of the teacher's 1 - cos on swaps")
-    identity_share: float = Field(0.25, ge=0, le=1, description="share of the batch swapped for it")
-    identity_from: float = Field(0.5, ge=0, le=1, description="share of the steps after which it is on")
+    identity_weight: float = Field(0.5, ge=0, description="weight of the teacher's 1 - cos on swaps")
+    attribute_weight: float = Field(0.3, ge=0, description="weight of the attributes' squared error on swaps")
+    swap_share: float = Field(0.25, ge=0, le=1, description="share of the batch swapped for the two")
+    swap_from: float = Field(0.1, ge=0, le=1, description="share of the steps after which they are on; 1: never")
+    swap_steps: int = Field(4, ge=1, description="steps of the sampler that draws the swaps")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -75,7 +84,7 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     run, device = open_run(config, out, resume), pick_device(config.device)
     folder = Path(config.assets) if config.assets else None
     codec, attributes, teacher = (lay_out(load_asset(name, folder), device)
-                                  for name in ("codec", "attributes", "teacher"))
+                                  for name in NEEDS)
     assert isinstance(codec, Codec)
     torch.manual_seed(config.seed)
     prior = FaceSwapPrior((config.width, 2 * config.width), config.identity_tokens)
@@ -87,9 +96,10 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         with autocast(device, config.precision):
             loss, values = prior_loss(swapper, pool, config, step, device)
-            if config.identity_weight and step >= config.identity_from * config.steps:
-                identity = swap_identity_loss(swapper, teacher, pool, config, step, device)
-                loss, values = loss + config.identity_weight * identity, {**values, "identity": identity.detach()}
+            if step >= config.swap_from * config.steps:
+                identity, attribute = swap_losses(swapper, teacher, pool, config, step, device)
+                loss = loss + config.identity_weight * identity + config.attribute_weight * attribute
+                values = {**values, "identity": identity.detach(), "attribute": attribute.detach()}
         return loss, values
 
     def after(step: int) -> None:
@@ -103,7 +113,8 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
         return swap_metrics(swapper, load_asset("judge", folder), teacher, unseen_people(config.size))
 
     return finish(run, config, "prior", "prior", prior, "latentprint pretrain prior", measure,
-                  widths=[config.width, 2 * config.width], identity_tokens=config.identity_tokens)
+                  widths=[config.width, 2 * config.width], identity_tokens=config.identity_tokens,
+                  needs={name: find_asset(name, folder)[1]["sha256"] for name in NEEDS})
 
 
 def encode_pool(swapper: Swapper, teacher: nn.Module, data: ImageSet, photos: int) -> Pool:
@@ -132,19 +143,23 @@ def prior_loss(swapper: Swapper, pool: Pool, config: PriorConfig, step: int,
     timestep = ((1 - progress) * TRAIN_STEPS).long().clamp_max(TRAIN_STEPS - 1).to(device)
     noise = torch.randn(scene.latent.shape, generator=rng).to(device)
     dropped = (torch.rand(len(index), generator=rng) < config.dropout).to(device)
-    a, s = signal_and_noise(swapper.schedule, timestep, noise)
     tokens = swapper.prior.tokens(identity_of(pool, index, config, step).to(device), scene.attributes, dropped)
-    v = swapper.prior(a * scene.latent + s * noise, timestep, scene.masked, scene.keep, tokens)
-    return (v.float() - (a * noise - s * scene.latent)).square().mean(), {}
+    return swapper.denoise(scene, tokens, timestep, noise)[0].mean(), {}
 
 
-def swap_identity_loss(swapper: Swapper, teacher: nn.Module, pool: Pool, config: PriorConfig, step: int,
-                       device: torch.device) -> Tensor:
-    """1 - cos between the embedding asked for and that of a swap onto somebody else's photo."""
-    count = max(1, round(config.identity_share * config.batch))
+def swap_losses(swapper: Swapper, teacher: nn.Module, pool: Pool, config: PriorConfig, step: int,
+                device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of swaps onto somebody else's photo: 1 - cos to the embedding asked for, squared error of the attributes.
+
+    The sampler's estimate after a random number of its steps is judged; the gradient goes through the last of them.
+    """
+    count = max(1, round(config.swap_share * config.batch))
+    rng = step_generator(config.seed, "swap-noise", step)
     index = draw(config, "swap", step, len(pool.labels))[:count]
     donors = draw(config, "donor", step, len(pool.labels))[:count]
     scene, wanted = pool.scene.take(index).to(device), identity_of(pool, donors, config, step).to(device)
-    noise = torch.randn(scene.latent.shape, generator=step_generator(config.seed, "swap-noise", step)).to(device)
-    last = torch.full((count,), TRAIN_STEPS - 1, device=device)
-    return identity_cosine(teacher(swapper.one_step(wanted, scene, noise, last)), wanted).mean()
+    until = int(torch.randint(1, config.swap_steps + 1, (), generator=rng))
+    seeds = torch.randint(2**62, (count,), generator=rng)
+    picture = swapper.ddim(wanted, scene, seeds, config.swap_steps, gradient_steps=1, until=until)
+    kept = attribute_mse(swapper.attributes(picture).float(), scene.attributes, GROUP_COLUMNS)
+    return identity_cosine(teacher(picture), wanted).mean(), kept.mean()

@@ -57,6 +57,7 @@ class Headline:
     ceiling: Measured
     prior_ceiling: Measured
     pseudo_label: Measured
+    gain_over_pseudo_label: Measured
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Headline:
@@ -68,7 +69,8 @@ class Headline:
             return Measured.of(section.get(key)) or Measured.of(mapping(arms.get(key)).get(name))
 
         return cls(names.metric(name), name == "identity_match_rate", Measured.of(section.get("leak")),
-                   *(find(key) for key in ("attack", "floor", "ceiling", "prior_ceiling", "pseudo_label")))
+                   *(find(key) for key in ("attack", "floor", "ceiling", "prior_ceiling", "pseudo_label",
+                                           "gain_over_pseudo_label")))
 
     @property
     def has_room(self) -> bool:
@@ -92,18 +94,16 @@ def verdict(section: Mapping[str, Any]) -> str:
 
 
 def cautions(section: Mapping[str, Any]) -> list[str]:
-    """Reasons to distrust the numbers: weak evaluators, or a ceiling that real photos hardly reach."""
+    """Reasons to distrust the numbers, in short: the report's warnings say what each of them means."""
     head, found = Headline.of(section), []
     rows = [(text(row.get("name"), "unnamed"), number(row.get("accuracy")))
             for row in map(mapping, sequence(section.get("evaluators")))]
     weak = [f"{name} ({percent(accuracy)})" for name, accuracy in rows
             if accuracy is not None and accuracy < LOW_EVALUATOR_ACCURACY]
     if weak:
-        found.append(f"Caution: too few real held-out photos are named right by {' and '.join(weak)}, "
-                     "so Top-1 and its kin mean little.")
+        found.append(f"Caution: weak evaluators, {' and '.join(weak)}.")
     if head.metric.is_share and head.ceiling.value is not None and head.ceiling.value < LOW_CEILING:
-        found.append(f"Caution: even real photos reach only {percent(head.ceiling.value)}, "
-                     "so the number means little.")
+        found.append(f"Caution: a low ceiling, {percent(head.ceiling.value)}.")
     return found
 
 
@@ -140,13 +140,17 @@ def _leak(head: Headline) -> str:
 
 
 def _against_baseline(head: Headline) -> str:
-    attack, baseline = head.attack, head.pseudo_label
+    """By the paired gain where it was measured; else the attack's interval against the baseline's value."""
+    attack, baseline, gain = head.attack, head.pseudo_label, head.gain_over_pseudo_label
     if attack.value is None or baseline.value is None:
         return ""
-    shown = head.metric.show(baseline.value)
-    if attack.value <= baseline.value:
+    shown, ahead = head.metric.show(baseline.value), attack.value - baseline.value
+    surely = attack.low is None or attack.low > baseline.value
+    if gain.value is not None:
+        ahead, surely = gain.value, gain.low is not None and gain.low > 0
+    if ahead <= 0:
         return f"The attack does not beat the pseudo-label baseline ({shown}), which optimises nothing."
-    if attack.low is not None and attack.low <= baseline.value:
+    if not surely:
         return f"It is ahead of the pseudo-label baseline ({shown}), but by less than its own uncertainty."
     return ""
 

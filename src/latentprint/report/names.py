@@ -51,7 +51,8 @@ METRICS = {
                                  "the same by the recogniser that the attack optimised: flattering"),
     "feature_distance": Metric("Feature distance", False, "less",
                                "L2 to the nearest private image of the person in the evaluator's features"),
-    "frechet": Metric("Fréchet distance", False, "less", "in the named extractor; not FID"),
+    "frechet": Metric("Fréchet distance", False, "less", "in the named extractor, not FID; n counts pictures, and "
+                      "only distances of equal n compare"),
     "identity_match_rate_fmr_0.01": Metric("Identity match, FMR 0.01", True, "more",
                                            "the same at the looser threshold of one false accept in a hundred"),
     "lpips": Metric("LPIPS", False, "less", "perceptual distance to the original"),

@@ -153,7 +153,8 @@ def _arm_row(key: str, channel_name: str, row: Mapping[str, Measured], metrics: 
              images: float | None) -> Row:
     arm = names.arm(key, channel_name)
     measured = [row.get(name, Measured()) for name in metrics]
-    counts = [measured[0].n, *(None if item.n == measured[0].n else item.n for item in measured[1:])]
+    known = measured[0].n  # n people, said once; without an interval over people n counts something else
+    counts = [known, *(None if item.n == known and item.bounds else item.n for item in measured[1:])]
     cells = map(_measured_cell, map(_metric, metrics), measured, counts)
     hints = [arm.hint, "" if images is None else f"{images:,.0f} images"]
     return Row(arm.label, tuple(cells), " · ".join(filter(None, hints)), key if key in names.ARMS else "")
@@ -232,8 +233,12 @@ def recognisers_table(section: Mapping[str, Any]) -> Table:
     columns = [Column(names.title(key), is_text=True) for key in said]
     for rate in rates:
         columns += [Column(f"Threshold, FMR {rate}"), Column(f"TAR, FMR {rate}")]
-    return Table((*columns, Column("Impostor pairs")),
-                 tuple(Row(role, _recogniser_cells(row, said, rates)) for role, row in rows if row))
+    realised = any("realised_fmr" in row for _, row in rows)
+    last = [Column("Impostor pairs"), *[Column("Realised FMR", "share of real photos of private people that pass as "
+                                               "another private person, at the strictest threshold")] * realised]
+    return Table((*columns, *last),
+                 tuple(Row(role, (*_recogniser_cells(row, said, rates), *[_realised_cell(row)] * realised))
+                       for role, row in rows if row))
 
 
 def _rate(rate: str) -> float:
@@ -250,6 +255,14 @@ def _recogniser_cells(row: Mapping[str, Any], said: Iterable[str], rates: Iterab
         cells.append(_accuracy_cell(mapping(row.get("tar")).get(rate)))
     pairs = number(row.get("n_impostor"))
     return (*cells, Cell(NOT_MEASURED if pairs is None else f"{pairs:,.0f}"))
+
+
+def _realised_cell(row: Mapping[str, Any]) -> Cell:
+    """A share near 0, where the second decimal matters."""
+    measured = Measured.of(row.get("realised_fmr"))
+    if measured.value is None:
+        return Cell(NOT_MEASURED)
+    return Cell(f"{measured.value:.2%}", "" if measured.n is None else f"n {measured.n:,}", measured.value)
 
 
 def stages_table(section: Mapping[str, Any]) -> Table:

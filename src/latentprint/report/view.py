@@ -153,4 +153,4 @@ def _grid(section: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Figure
     file = section.get("grid")
     if not isinstance(file, str) or not file:
         return None
-    return Figure(file, "Faces", "", pictures.get(file))
+    return Figure(file, "Faces", text(section.get("grid_caption")), pictures.get(file))
