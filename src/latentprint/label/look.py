@@ -70,6 +70,10 @@ class Watch:
         self.bound = config.frechet_slack * max(self.real, self.base)
         self.jump = 0.25 * self.bound
 
+    def calm(self, look: Look) -> bool:
+        """Whether the Frechet distance is below its bound; true where too few photos allow no distance (NaN)."""
+        return not look.frechet >= self.bound
+
     @torch.no_grad()
     def look(self, identity: str, labels: LabelEmbedding) -> Look:
         """Draw the look's pictures, of photos' embeddings in an ``image`` stage and of label embeddings else."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -244,18 +244,19 @@ class StageLoop:
     def _verdict(self, look: Look) -> str | None:
         stage, watch = self.stage, self.o.watch
         if stage.identity == "image":
-            return f"Frechet distance {look.frechet:.2f} < {watch.bound:.2f}" if look.frechet < watch.bound else None
+            return f"Frechet distance {look.frechet:.2f} < {watch.bound:.2f}" if watch.calm(look) else None
         if stage.identity == "mixed":
             return self._handed_over()
         identity = stage.identity_share * watch.base_identity
-        if look.success >= stage.success_bound and look.identity >= identity and look.frechet < watch.bound:
+        if look.success >= stage.success_bound and look.identity >= identity and watch.calm(look):
             return f"success {look.success:.2f}, identity {look.identity:.2f}"
         return None
 
     def _handed_over(self) -> str | None:
         """Lambda has arrived, the alignment is reached or no longer falling, the Frechet distance is steady."""
         recent = self.memory.frechets[-3:]
-        steady = len(recent) == 3 and statistics.pstdev(recent) < self.o.watch.jump
+        # With too few public photos for a Frechet distance (NaN) the other rules decide alone.
+        steady = len(recent) == 3 and not np.std(recent) >= self.o.watch.jump
         aligned = self._alignment() < self.stage.align_bound
         settled = plateau(self.memory.aligns, 20, 0.02)
         if self.lam < 0.99 or not steady or not (aligned or settled):
