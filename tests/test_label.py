@@ -27,6 +27,7 @@ from latentprint.label.stages import HAND_OVER, LABEL_ONLY, PROGRESSIVE, WARM_UP
 from latentprint.label.tools import Tools, encode
 from latentprint.label.views import random_views
 from latentprint.models.classifiers import build
+from latentprint.models.penultimate import class_directions
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.recognisers import build_recogniser
 from latentprint.schedules import cosine_lambda
@@ -90,6 +91,16 @@ def test_pseudo_embedding_is_the_unit_mean() -> None:
     expected[0, :2] = 0.5**0.5
     expected[1, 3] = 1
     assert torch.allclose(mean, expected)
+
+
+def test_class_directions_point_to_the_centred_class_means_of_a_collapsed_classifier() -> None:
+    torch.manual_seed(0)
+    head = nn.Linear(8, 4)
+    directions = class_directions(nn.Sequential(nn.Flatten(), head), 4)
+    assert torch.allclose(directions.sum(0), torch.zeros(8), atol=1e-6)
+    assert torch.allclose(directions[2] - directions[0], head.weight[2] - head.weight[0], atol=1e-6)
+    with pytest.raises(UserError, match="no linear layer with 5 outputs"):
+        class_directions(head, 5)
 
 
 def test_random_pairs_are_seeded() -> None:

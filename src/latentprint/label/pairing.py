@@ -22,6 +22,13 @@ def log_confidence(victim: Victim, public: ImageSet, batch: int = 256) -> Tensor
     return torch.cat(parts).clamp_min(1e-30).log()
 
 
+@torch.no_grad()
+def public_features(victim: Victim, public: ImageSet, batch: int = 256) -> Tensor:
+    """The victim's penultimate features of every public photo, ``(N, D)``."""
+    return torch.cat([victim.features(public.floats(index).to(victim.device)).float().cpu()
+                      for index in torch.arange(len(public)).split(batch)])
+
+
 def top_pairs(scores: Tensor, n: int) -> Tensor:
     """For every class the ``n`` photos with the highest score, best first: ``(C, n)`` from ``(N, C)``."""
     return scores.topk(min(n, len(scores)), dim=0).indices.T

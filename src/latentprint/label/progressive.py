@@ -19,6 +19,7 @@ from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, step_generator
 from latentprint.label.embedding import LabelEmbedding, Manifold
 from latentprint.label.look import Look, Watch
+from latentprint.label.pairing import public_features
 from latentprint.label.presets import AttackConfig
 from latentprint.label.stages import LossName, Stage
 from latentprint.label.tools import Tools
@@ -29,6 +30,7 @@ from latentprint.losses.identity import align, embedding_norm, identity_cosine
 from latentprint.losses.perceptual import feature_distance
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
 from latentprint.models.attributes import GROUP_COLUMNS
+from latentprint.models.penultimate import class_directions
 from latentprint.schedules import PhaseClock, cosine_lambda, linear_lambda, mix, plateau
 from latentprint.victim import Victim
 
@@ -83,6 +85,9 @@ class Progressive:
         self.clock = PhaseClock()
         self.results: list[StageResult] = []
         self.watch = Watch(tools, config, victim, seed)
+        if any("centre" in stage.active for stage in config.stages):
+            self.origin = public_features(victim, tools.public).mean(0).to(self.device)
+            self.directions = class_directions(victim.module, victim.n_classes)
 
     def fit(self) -> list[StageResult]:
         """All stages, each from its checkpoint where there is one."""
@@ -206,7 +211,7 @@ class StageLoop:
             photos = torch.randint(len(o.tools.public), (max(2, self.stage.batch // 2),), generator=rng)
             losses |= self._denoising(o.tools.scenes.take(photos).to(o.device),
                                       o.tools.embeddings[photos].to(o.device), rng, False)
-        if {"cls", "id", "attribute", "perceptual"} & set(wanted):
+        if {"cls", "centre", "id", "attribute", "perceptual"} & set(wanted):
             picture = o.tools.swapper.ddim(label, scene, seeds, o.config.ddim_steps, o.config.gradient_steps)
             losses |= self._picture_losses(_clipped(picture), scene, classes, label, rng)
         return {name: losses[name] for name in (*wanted, "cls_unbounded") if name in losses}
@@ -221,6 +226,9 @@ class StageLoop:
             "cls_unbounded": margin.raw.detach().mean(),  # logged, not optimised
             "id": identity_cosine(o.tools.teacher(seen), label.repeat(views, 1)).clamp_min(0).mean(),
         }
+        if "centre" in self.stage.active:
+            features = o.victim.features(seen).float() - o.origin
+            losses["centre"] = 1 - F.cosine_similarity(features, o.directions[classes.repeat(views)]).mean()
         network = o.tools.attributes
         if "attribute" in self.stage.active:
             losses["attribute"] = attribute_mse(network(picture), scene.attributes, GROUP_COLUMNS).mean()

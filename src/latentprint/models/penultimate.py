@@ -30,6 +30,22 @@ def penultimate(module: nn.Module, x: Tensor) -> Tensor:
     return _entering(linear[-1], module, x)
 
 
+def class_directions(module: nn.Module, n_classes: int) -> Tensor:
+    """Rows of the last linear layer less their mean, ``(C, D)``: where the features of each class point.
+
+    In a classifier trained to the end the centred class means of the penultimate features are parallel to them
+    (neural collapse, Papyan et al. 2020).
+
+    Raises:
+        UserError: there is no linear layer with ``n_classes`` outputs.
+    """
+    heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == n_classes]
+    if not heads:
+        raise UserError(f"{type(module).__name__} has no linear layer with {n_classes} outputs to read directions off")
+    weight = heads[-1].weight.detach()
+    return weight - weight.mean(0)
+
+
 def _entering(layer: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
