@@ -121,8 +121,10 @@ def test_report_json_has_what_the_overview_promises(unbroken: Path) -> None:
     assert len(label["per_identity"]) == 4
     assert {e["architecture"] for e in label["evaluators"]} == {"builtin:resnet", "builtin:mixer"}
     assert len(label["protocol"]["hash"]) == 12
-    assert set(label["arms"]) == {"attack", "attack_selected", "pseudo_label", "floor", "prior_ceiling", "ceiling"}
+    assert set(label["arms"]) == {"attack", "attack_selected", "pseudo_label", "mapped", "floor", "prior_ceiling",
+                                  "ceiling"}
     assert label["arms"]["attack"]["n_images"] == 8 and label["arms"]["attack_selected"]["n_images"] == 4
+    assert 0.1 < report["manifest"]["peak_memory_gib"]["ram"] < 6
     assert report["manifest"]["seed"] == 3 and report["manifest"]["end"] >= report["manifest"]["start"]
 
 

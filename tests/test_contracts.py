@@ -20,7 +20,7 @@ from latentprint.attack import Attack, Draw, select_best
 from latentprint.defense import Defense
 from latentprint.errors import RunFailed, UserError
 from latentprint.models.loading import load_module, load_state
-from latentprint.models.penultimate import penultimate
+from latentprint.models.penultimate import class_directions, penultimate
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access, AccessDenied, Bounds, Reconstruction
 from latentprint.victim import Victim, check_victim, load_victim
@@ -41,17 +41,6 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.body(x.flatten(1)))
-
-
-class Convolutions(nn.Module):
-    """No linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(3, N_CLASSES, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(x).mean((2, 3))
 
 
 def plain() -> Preprocess:
@@ -186,16 +175,16 @@ def test_penultimate_features_of_any_classifier() -> None:
     assert torch.allclose(victim().features(x), x.flatten(1))
     own = load_module("builtin:mixer", 5).eval()
     assert torch.equal(penultimate(own, x), own.features(x))  # type: ignore[operator]
-    with pytest.raises(UserError, match="give it a method features"):
-        penultimate(Convolutions(), x)
+    opaque = torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 5)), x)
+    assert torch.equal(penultimate(opaque, x), opaque(x))  # nothing to be seen inside: the logits
+    assert torch.allclose(class_directions(opaque, 5), torch.eye(5) - 0.2)
 
 
 @pytest.mark.parametrize("spec", ["timm:resnet10t", "torchvision:squeezenet1_1", "torchvision:mnasnet0_5"])
 def test_penultimate_features_of_library_models_are_what_the_head_sees(spec: str) -> None:
     module, x = load_module(spec, 5).eval(), torch.rand(2, 3, 64, 64)
     if "squeezenet" in spec:  # all convolutions, and a submodule called "features"
-        with pytest.raises(UserError, match="SqueezeNet shows no penultimate features"):
-            penultimate(module, x)
+        assert torch.equal(penultimate(module, x), module(x))
         return
     head = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
     assert torch.allclose(head(penultimate(module, x)), module(x), atol=1e-5)

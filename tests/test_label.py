@@ -20,6 +20,7 @@ from latentprint.errors import UserError
 from latentprint.label.attack import ProgressiveAttack, pseudo_label, random_people, sample_seeds, scene_of
 from latentprint.label.embedding import LabelEmbedding, Manifold
 from latentprint.label.look import Look
+from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import log_confidence, pseudo_embeddings, random_pairs, top_pairs
 from latentprint.label.presets import PRESETS, AttackConfig, LabelConfig
 from latentprint.label.progressive import Progressive, StageLoop, _clipped
@@ -100,7 +101,37 @@ def test_class_directions_point_to_the_centred_class_means_of_a_collapsed_classi
     assert torch.allclose(directions.sum(0), torch.zeros(8), atol=1e-6)
     assert torch.allclose(directions[2] - directions[0], head.weight[2] - head.weight[0], atol=1e-6)
     with pytest.raises(UserError, match="no linear layer with 5 outputs"):
-        class_directions(head, 5)
+        class_directions(build("vgg", 4), 5)
+
+
+def test_the_map_finds_the_identity_of_directions_it_never_saw(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    bases = [torch.linalg.qr(torch.randn(size, 6, generator=rng))[0] for size in (24, 512)]
+
+    def world(n: int) -> tuple[Tensor, Tensor]:
+        """What victim and teacher see of n people, who differ in six ways."""
+        people = nn.functional.normalize(torch.randn(n, 6, generator=rng), dim=1)
+        return people @ bases[0].T, people @ bases[1].T
+
+    run = RunDir.open(tmp_path, {})
+    mapping = fit_map(*world(600), run, 0, torch.device("cpu"), steps=150, noise=0.2)
+    features, truth = world(50)
+    assert (mapping(features) * truth).sum(1).min() > 0.95
+    assert torch.allclose(mapping(5 * features), mapping(features), atol=1e-5)  # directions have no length
+    assert not any(p.requires_grad for p in mapping.parameters())
+    again = fit_map(*world(600), run, 0, torch.device("cpu"), steps=150, noise=0.2)  # from its checkpoint
+    assert torch.equal(again(features), mapping(features))
+
+
+@pytest.mark.parametrize("initial", ["mapped", "pseudo", "random"])
+def test_labels_start_where_they_are_told(tmp_path: Path, initial: str) -> None:
+    made = progressive(tmp_path, CONFIG.model_copy(update={"initial": initial, "map_steps": 3}))
+    pseudo = pseudo_embeddings(made.tools.embeddings, made.pairs)
+    with torch.no_grad():
+        labels = made.labels(torch.arange(N_CLASSES))
+    assert torch.allclose(labels, made.public, atol=1e-6) == (initial != "random")
+    assert torch.allclose(labels, pseudo, atol=1e-6) == (initial == "pseudo")
+    assert (tmp_path / "checkpoints" / "map").exists() == (initial == "mapped")
 
 
 def test_random_pairs_are_seeded() -> None:
@@ -264,7 +295,7 @@ def test_alignment_falls_or_plateaus_so_that_stage_one_cannot_hang(tmp_path: Pat
 
 @pytest.mark.parametrize(("settings", "message"), [
     (["attack.stages.0.losses.cls=1.0"], "cannot compute cls"),
-    (["attack.stages.2.losses.align=1.0"], "cannot compute align"),
+    (["attack.stages.0.losses.align=1.0"], "cannot compute align"),
     (["attack.stages.2.losses.id=-1"], "attack.stages.2.losses.id"),
     (["attack.stages.1.name=stage0"], "different names"),
     (["attack.stages.1.name=victim"], "attack.stages.1.name"),

@@ -99,7 +99,6 @@ class Victim(nn.Module):
 
         Raises:
             AccessDenied: without white-box access.
-            UserError: the module has no penultimate layer that could be found.
         """
         if self.access is not Access.WHITE_BOX:
             raise AccessDenied(f"{self.name} grants {self.access.value} access: no features")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -66,6 +68,15 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory this process has held so far, in GiB: ``ram``, and on a GPU ``gpu``."""
+    unit = 1024**3 if sys.platform == "darwin" else 1024**2  # bytes there, KiB on Linux
+    peak = {"ram": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)}
+    if device.type == "cuda":
+        peak["gpu"] = round(torch.cuda.max_memory_allocated(device) / 1024**3, 2)
+    return peak
 
 
 def lay_out(module: nn.Module, device: torch.device) -> nn.Module:

@@ -58,9 +58,9 @@ def pseudo_label(tools: Tools, config: AttackConfig, seed: int) -> SwapAttack:
         tools, config, victim, seed)[1][classes])
 
 
-def oracle(tools: Tools, config: AttackConfig, truth: Tensor) -> SwapAttack:
-    """The prior ceiling: the people's true mean embeddings ``(C, 512)``. For evaluation only."""
-    return SwapAttack(tools, config, lambda victim, classes, seeds: truth[classes])
+def fixed(tools: Tools, config: AttackConfig, wanted: Tensor) -> SwapAttack:
+    """Embeddings ``(C, 512)`` that are known: with the people's true ones, the prior ceiling (evaluation only)."""
+    return SwapAttack(tools, config, lambda victim, classes, seeds: wanted[classes])
 
 
 class ProgressiveAttack(Attack):
@@ -89,7 +89,13 @@ class ProgressiveAttack(Attack):
         labels = self.progressive.labels
         with torch.no_grad():
             wanted = labels(torch.arange(victim.n_classes, device=self.tools.device)).cpu()
-        return SwapAttack(self.tools, self.config, lambda *_: wanted[classes]).run(victim, classes, seeds)
+        return fixed(self.tools, self.config, wanted).run(victim, classes, seeds)
+
+    @property
+    def public(self) -> Tensor:
+        """What public photos said of each class before any optimisation, ``(C, 512)``; after `run`."""
+        assert self.progressive is not None
+        return self.progressive.public.cpu()
 
 
 def initial_embeddings(tools: Tools, config: AttackConfig, victim: Victim, seed: int) -> tuple[Tensor, Tensor]:

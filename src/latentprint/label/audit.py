@@ -21,12 +21,12 @@ from latentprint.data.faceregion import with_holes
 from latentprint.data.sources import ProceduralSource, load
 from latentprint.data.splits import AuditData, from_parts, split_people
 from latentprint.diffusion.swap import Swapper
-from latentprint.engine.device import DeviceName, lay_out, pick_device, resolve_precision
+from latentprint.engine.device import DeviceName, lay_out, peak_memory, pick_device, resolve_precision
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
-from latentprint.label.attack import ProgressiveAttack, oracle, pseudo_label, random_people, sample_seeds
+from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
 from latentprint.label.evaluate import (
     ArmScores,
@@ -88,7 +88,8 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
                 "prior": tools.swapper.prior, "codec": tools.swapper.codec, "attributes": tools.attributes,
                 "attack_prior": attack.tools.swapper.prior, "labels": attack.progressive.labels,
                 **{e.name: e.victim for e in bench.evaluators}}
-    run.describe(end=now(), hashes={name: checks.weights_hash(network) for name, network in networks.items()})
+    run.describe(end=now(), peak_memory_gib=peak_memory(device),
+                 hashes={name: checks.weights_hash(network) for name, network in networks.items()})
     report = {"schema": 1, "channels": {"label": section}, "manifest": run.facts,
               "warnings": list(dict.fromkeys(warnings))}
     run.write_json("report.json", report)
@@ -200,8 +201,9 @@ def draw_arms(config: LabelConfig, bench: Bench, victim: Classifier, tools: Tool
     drawn = attack(victim.victim, classes, seeds)
     others = {
         "pseudo_label": pseudo_label(tools, config.attack, config.seed),
+        **({"mapped": fixed(tools, config.attack, attack.public)} if config.attack.initial == "mapped" else {}),
         "floor": random_people(tools, config.attack),
-        "prior_ceiling": oracle(tools, config.attack, bench.teacher.truth),
+        "prior_ceiling": fixed(tools, config.attack, bench.teacher.truth),
     }
     arms = {"attack": score(bench, drawn.images, classes)}
     arms["attack_selected"] = arms["attack"].take(drawn.selected.numpy())

@@ -22,7 +22,7 @@ class DataConfig(Config):
 
     private: DataSource = Field(ProceduralSource(people=50, photos=40, first_identity=0),
                                 description="the victim's people")
-    public: list[DataSource] = Field([ProceduralSource(people=1000, photos=4, first_identity=100_000)],
+    public: list[DataSource] = Field([ProceduralSource(people=8000, photos=1, first_identity=100_000)],
                                      description="what the adversary may use; empty: people of 'private' who are "
                                                  "left after n_private")
     evaluation: DataSource | None = Field(ProceduralSource(people=200, photos=6, first_identity=200_000),
@@ -65,8 +65,11 @@ class AttackConfig(Config):
     stages: list[Stage] = Field(list(PROGRESSIVE), min_length=1, description="the recipe, one stage after another")
     pairing: Literal["confidence", "random"] = Field("confidence", description="which public photos go with a class")
     pairs: int = Field(30, ge=1, description="public photos paired with each class")
-    initial: Literal["pseudo", "random"] = Field("pseudo", description="label embeddings start at the mean of the "
-                                                                       "paired photos, or anywhere")
+    initial: Literal["mapped", "pseudo", "random"] = Field("mapped", description=(
+        "label embeddings start where a map learned on public photos takes the victim's class directions, at the mean "
+        "of the paired photos, or anywhere"))
+    map_steps: int = Field(800, ge=1, description="steps of learning that map")
+    map_noise: float = Field(0.8, ge=0, description="noise on its input, whose entries are of order one")
     mixing: Literal["slerp", "lerp", "lerp_normalised"] = Field("slerp", description="how lambda mixes embeddings")
     annealing: Literal["cosine", "linear"] = Field("cosine", description="lambda as a function of the phase")
     horizon: int = Field(60, ge=1, description="T_anneal, steps from lambda 0 to 1")
@@ -125,8 +128,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "victim": {"steps": 12, "batch": 16},
         "evaluators": [{"model": "builtin:resnet", "steps": 12, "batch": 16},
                        {"model": "builtin:mixer", "steps": 12, "batch": 16}],
-        "attack": {"pairs": 4, "horizon": 4, "images": 2, "look_every": 4, "look_images": 64, "sample_steps": 2,
-                   "augmentations": 1, "ddim_steps": 1, "stages.0.steps": 4, "stages.0.min_steps": 2,
+        "attack": {"map_steps": 4, "pairs": 4, "horizon": 4, "images": 2, "look_every": 4, "look_images": 64,
+                   "sample_steps": 2, "augmentations": 1, "ddim_steps": 1, "stages.0.steps": 4, "stages.0.min_steps": 2,
                    "stages.1.steps": 6, "stages.1.min_steps": 2, "stages.2.steps": 6, "stages.2.min_steps": 2,
                    "stages.0.batch": 4, "stages.1.batch": 4, "stages.2.batch": 4},
         "save_every": 2,
@@ -135,7 +138,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Fewer people: the shape of the main job in some minutes.
     "demo": {
         "data": {"private": {"kind": "procedural", "people": 16, "photos": 30},
-                 "public": [{"kind": "procedural", "people": 500, "photos": 3, "first_identity": 100_000}],
+                 "public": [{"kind": "procedural", "people": 4000, "photos": 1, "first_identity": 100_000}],
                  "evaluation": {"kind": "procedural", "people": 120, "photos": 4, "first_identity": 200_000},
                  "n_heldout": 6},
         "victim": {"steps": 350},
@@ -146,7 +149,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The notes' step counts, for a GPU.
     "full": {
         "data": {"private": {"kind": "procedural", "people": 200, "photos": 60},
-                 "public": [{"kind": "procedural", "people": 5000, "photos": 6, "first_identity": 100_000}]},
+                 "public": [{"kind": "procedural", "people": 30_000, "photos": 1, "first_identity": 100_000}]},
         "victim": {"steps": 4000, "batch": 128},
         "evaluators": [{"model": "builtin:resnet", "steps": 4000, "batch": 128},
                        {"model": "builtin:mixer", "steps": 4000, "batch": 128}],

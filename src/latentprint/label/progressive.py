@@ -16,9 +16,10 @@ from latentprint.diffusion.swap import Scene
 from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
-from latentprint.engine.seeds import derive, step_generator
+from latentprint.engine.seeds import derive, generator, step_generator
 from latentprint.label.embedding import LabelEmbedding, Manifold
 from latentprint.label.look import Look, Watch
+from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import public_features
 from latentprint.label.presets import AttackConfig
 from latentprint.label.stages import LossName, Stage
@@ -69,25 +70,36 @@ class Progressive:
     """Adapters and label embedding, led through the recipe.
 
     Args:
-        pairs: ``(C, n)`` public photos of each class. start: ``(C, 512)`` first label embeddings.
+        pairs: ``(C, n)`` public photos of each class. pseudo: ``(C, 512)`` what these say of each class.
+
+    Attributes:
+        labels: the label embedding.
+        public: ``(C, 512)`` what public photos say of each class: ``pseudo``, or where a learned map put it.
     """
 
-    def __init__(self, tools: Tools, config: AttackConfig, victim: Victim, pairs: Tensor, start: Tensor, run: RunDir,
+    def __init__(self, tools: Tools, config: AttackConfig, victim: Victim, pairs: Tensor, pseudo: Tensor, run: RunDir,
                  seed: int, precision: str = "fp32", save_every: int = 50) -> None:
         self.tools, self.config, self.victim, self.pairs = tools, config, victim, pairs
         self.run, self.seed, self.precision, self.save_every = run, seed, precision, save_every
         self.device = tools.device
-        torch.manual_seed(derive(seed, "labels"))
+        if config.initial == "mapped" or any("centre" in stage.active for stage in config.stages):
+            features = public_features(victim, tools.public)
+            self.origin = features.mean(0).to(self.device)
+            self.directions = class_directions(victim.module, victim.n_classes).to(self.device)
+        if config.initial == "mapped":
+            mapping = fit_map(features - features.mean(0), tools.embeddings, run, seed, self.device,
+                              steps=config.map_steps, noise=config.map_noise)
+            pseudo = mapping(self.directions).cpu()
+        self.public = pseudo.to(self.device)
+        start = pseudo
         if config.initial == "random":
-            start = F.normalize(torch.randn(start.shape), dim=1)
+            start = F.normalize(torch.randn(pseudo.shape, generator=generator(seed, "start")), dim=1)
+        torch.manual_seed(derive(seed, "labels"))
         self.labels = LabelEmbedding(start).to(self.device)
         self.manifold = Manifold(tools.embeddings)
         self.clock = PhaseClock()
         self.results: list[StageResult] = []
         self.watch = Watch(tools, config, victim, seed)
-        if any("centre" in stage.active for stage in config.stages):
-            self.origin = public_features(victim, tools.public).mean(0).to(self.device)
-            self.directions = class_directions(victim.module, victim.n_classes)
 
     def fit(self) -> list[StageResult]:
         """All stages, each from its checkpoint where there is one."""
@@ -155,8 +167,8 @@ class StageLoop:
         return total, {**logs, **self.memory.last}
 
     def _scale(self, name: LossName) -> float:
-        """A loss's scale; the alignment's falls as beta = beta0 (1 - lambda)."""
-        annealed = self.o.config.beta * (1 - self.lam) if name == "align" else 1.0
+        """A loss's scale; while lambda rises the alignment's falls as beta = beta0 (1 - lambda)."""
+        annealed = self.o.config.beta * (1 - self.lam) if name == "align" and self.stage.identity == "mixed" else 1.0
         return self.stage.losses[name] * annealed
 
     def _photo_losses(self, step: int) -> dict[str, Tensor]:
@@ -176,7 +188,8 @@ class StageLoop:
             label = F.normalize(raw, dim=1)
             identity = mix(photo, label, self.lam, o.config.mixing)
             losses["norm"] = embedding_norm(raw).mean()
-            losses["align"] = align(label, photo).mean()
+            target = o.public[classes.to(o.device)] if o.config.initial == "mapped" else photo
+            losses["align"] = align(label, target).mean()
         scene = o.tools.scenes.take(index).to(o.device)
         losses |= self._denoising(scene, identity, rng, "perceptual" in self.stage.active)
         return {name: losses[name] for name in self.stage.active}
@@ -204,7 +217,8 @@ class StageLoop:
         classes, scene = classes.to(o.device), o.tools.scenes.take(index).to(o.device)
         raw = o.labels.raw(classes)
         label = F.normalize(raw, dim=1)
-        losses: dict[str, Tensor] = {"norm": embedding_norm(raw).mean()}
+        losses: dict[str, Tensor] = {"norm": embedding_norm(raw).mean(),
+                                     "align": align(label, o.public[classes]).mean()}
         if "manifold" in wanted:
             losses["manifold"] = o.manifold.excess(label).mean()
         if "prior" in wanted:
@@ -272,12 +286,10 @@ class StageLoop:
         return "handed over: " + ("aligned" if aligned else "alignment no longer falling")
 
     def _alignment(self) -> float:
-        """Distance of label embeddings to the mean of their photos, whatever lambda makes of its weight."""
+        """Distance of label embeddings to what public photos say, whatever lambda makes of its weight."""
         o = self.o
         with torch.no_grad():
-            target = F.normalize(o.tools.embeddings[o.pairs].mean(1), dim=1).to(o.device)
-            classes = torch.arange(len(o.pairs), device=o.device)
-            return float(align(o.labels(classes), target).mean())
+            return float(align(o.labels(torch.arange(len(o.pairs), device=o.device)), o.public).mean())
 
 
 def _clipped(picture: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ LossName = Literal["prior", "perceptual", "norm", "align", "cls", "centre", "id"
 POSSIBLE: dict[Identity, frozenset[LossName]] = {
     "image": frozenset({"prior", "perceptual"}),
     "mixed": frozenset({"prior", "perceptual", "norm", "align"}),
-    "label": frozenset({"prior", "perceptual", "norm", "cls", "centre", "id", "attribute",
+    "label": frozenset({"prior", "perceptual", "norm", "align", "cls", "centre", "id", "attribute",
                         "manifold"}),
 }
 
@@ -29,9 +29,10 @@ class Stage(Config):
     """One stage.
 
     Its losses: ``prior`` (denoising error on public photos), ``perceptual`` (to the target photo), ``norm`` and
-    ``align`` of the label embedding, ``cls`` (the victim's answer), ``centre`` (the victim's features against the
-    direction of the class in its last layer), ``id`` (teacher against label embedding), ``attribute``
-    (pose, expression and light of the attribute image), ``manifold`` (typical of public embeddings).
+    ``align`` of the label embedding (to what public photos say of the class: where the map put it, or else its paired
+    photos), ``cls`` (the victim's answer), ``centre`` (the victim's features against the direction of the class in its
+    last layer), ``id`` (teacher against label embedding), ``attribute`` (pose, expression and light of the attribute
+    image), ``manifold`` (typical of public embeddings).
     """
 
     name: str = Field("stage", pattern=r"^stage[a-z0-9]*$", description="phase name in the logs, stage...")
@@ -72,8 +73,8 @@ WARM_UP = Stage(name="stage0", identity="image", losses={"prior": 1.0, "perceptu
 HAND_OVER = Stage(name="stage1", identity="mixed", losses={"prior": 1.0, "perceptual": 0.1, "norm": 0.1, "align": 1.0},
                   steps=120, min_steps=50)
 LABEL_ONLY = Stage(name="stage2", identity="label", adapters="all", weighting="uncertainty",
-                   losses={"prior": 1.0, "cls": 1.0, "centre": 3.0, "id": 1.0, "perceptual": 0.1, "attribute": 0.1,
-                           "norm": 0.1, "manifold": 0.1},
+                   losses={"prior": 1.0, "cls": 1.0, "centre": 3.0, "id": 1.0, "align": 1.0, "perceptual": 0.1,
+                           "attribute": 0.1, "norm": 0.1, "manifold": 0.1},
                    steps=300, min_steps=150, lora_lr=1e-4, embedding_lr=3e-3, log_variance_lr=5e-3)
 
 #: The notes' recipe with step counts for two CPU cores, and in stage 2, five times shorter than theirs, rates that are

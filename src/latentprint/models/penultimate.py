@@ -1,7 +1,8 @@
-"""The features a classifier's last layer sees, for any classifier."""
+"""The features a classifier's last layer sees, for any classifier, and where in them its classes lie."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from latentprint.errors import UserError
@@ -12,45 +13,42 @@ def penultimate(module: nn.Module, x: Tensor) -> Tensor:
 
     From the module's own ``features`` method where it has one, as the built-in classifiers do (a *submodule*
     of that name, as in torchvision's VGG, is something else); through timm's ``forward_head``; else whatever
-    enters the last linear layer.
-
-    Raises:
-        UserError: none of the three is there.
+    enters the last linear layer with as many outputs as the module. Of a module that shows none of these, such
+    as a TorchScript file, the logits.
     """
-    own = getattr(module, "features", None)
-    if callable(own) and not isinstance(own, nn.Module):
-        return own(x)
+    if _shows_features(module):
+        return module.features(x)  # type: ignore[operator]
     stem, head = getattr(module, "forward_features", None), getattr(module, "forward_head", None)
     if callable(stem) and callable(head):
         return head(stem(x), pre_logits=True)
-    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    if not linear:
-        name = type(module).__name__
-        raise UserError(f"{name} shows no penultimate features: give it a method features(x)")
-    return _entering(linear[-1], module, x)
+    seen: dict[nn.Module, Tensor] = {}
+    handles = [layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0]}))
+               for layer in module.modules() if isinstance(layer, nn.Linear)]
+    try:
+        logits = module(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    heads = [layer for layer in seen if layer.out_features == logits.shape[1]]
+    return seen[heads[-1]].flatten(1) if heads else logits
 
 
 def class_directions(module: nn.Module, n_classes: int) -> Tensor:
     """Rows of the last linear layer less their mean, ``(C, D)``: where the features of each class point.
 
     In a classifier trained to the end the centred class means of the penultimate features are parallel to them
-    (neural collapse, Papyan et al. 2020).
+    (neural collapse, Papyan et al. 2020). Where `penultimate` has but the logits, their axes.
 
     Raises:
-        UserError: there is no linear layer with ``n_classes`` outputs.
+        UserError: the module has features of its own and no linear layer with ``n_classes`` outputs.
     """
     heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == n_classes]
-    if not heads:
+    if not heads and (_shows_features(module) or hasattr(module, "forward_head")):
         raise UserError(f"{type(module).__name__} has no linear layer with {n_classes} outputs to read directions off")
-    weight = heads[-1].weight.detach()
+    weight = heads[-1].weight.detach() if heads else torch.eye(n_classes)
     return weight - weight.mean(0)
 
 
-def _entering(layer: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
-    seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        module(x)
-    finally:
-        handle.remove()
-    return seen[-1].flatten(1)
+def _shows_features(module: nn.Module) -> bool:
+    own = getattr(module, "features", None)
+    return callable(own) and not isinstance(own, nn.Module)

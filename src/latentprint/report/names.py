@@ -74,6 +74,7 @@ class Arm:
 ARMS = {
     "floor": Arm("Floor", "the prior without the victim"),
     "pseudo_label": Arm("Pseudo-label baseline", "no optimisation"),
+    "mapped": Arm("Map alone", "class directions read by a learned map, no optimisation"),
     "attack": Arm("Attack", "every image, unselected"),
     "attack_selected": Arm("Attack, selected", "best by the victim's own confidence"),
     "prior_ceiling": Arm("Prior ceiling", "the prior given the true identities"),
