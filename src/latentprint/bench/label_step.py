@@ -39,7 +39,7 @@ def label_step() -> list[dict[str, Any]]:
 
 
 def _row(precision: str) -> dict[str, Any]:
-    config = AttackConfig()
+    config = AttackConfig(initial="pseudo")  # the map is learned before any step
     with tempfile.TemporaryDirectory() as folder:
         loop, optimizer = _stage_two(config, Path(folder), precision)
         floor = _floor(loop, precision)

@@ -79,7 +79,7 @@ class AttackConfig(Config):
     ddim_steps: int = Field(2, ge=1, description="steps of the picture inside the losses")
     gradient_steps: int | None = Field(None, ge=1, description="gradients through the last n of them; null: all")
     augmentations: int = Field(2, ge=1, description="random views of a picture that victim and teacher average over")
-    sample_steps: int = Field(4, ge=1, description="DDIM steps of the final pictures")
+    sample_steps: int = Field(2, ge=1, description="DDIM steps of the final pictures")
     guidance: float = Field(1.0, ge=1, description="classifier-free guidance of the final pictures")
     images: int = Field(8, ge=2, description="pictures of each class")
     selected: float = Field(0.5, gt=0, le=1, description="share of them that the victim's confidence selects")

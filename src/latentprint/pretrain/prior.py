@@ -59,7 +59,7 @@ class PriorConfig(PretrainConfig):
     identity_weight: float = Field(0.5, ge=0, description="weight of the teacher's 1 - cos on swaps")
     attribute_weight: float = Field(0.5, ge=0, description="weight of the attributes' squared error on swaps")
     swap_share: float = Field(0.25, ge=0, le=1, description="share of the batch swapped for the two")
-    swap_from: float = Field(0.05, ge=0, le=1, description="share of the steps after which they are on; 1: never")
+    swap_from: float = Field(0.5, ge=0, le=1, description="share of the steps after which they are on; 1: never")
     swap_steps: int = Field(4, ge=1, description="steps of the sampler that draws the swaps")
     blend_share: float = Field(0.5, ge=0, le=1, description="share of the swaps that ask for a mix of two people")
 
