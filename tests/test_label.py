@@ -166,7 +166,7 @@ def test_manifold_excess_is_small_on_it_and_large_off_it() -> None:
 
 def test_views_without_range_are_the_picture() -> None:
     x = torch.rand(2, 3, 32, 32)
-    still = random_views(x, 3, torch.Generator().manual_seed(0), 0, 0, 0, 0)
+    still = random_views(x, 3, torch.Generator().manual_seed(0), width=0)
     assert torch.allclose(still, x.repeat(3, 1, 1, 1), atol=1e-5)
     moved = random_views(x, 3, torch.Generator().manual_seed(0))
     assert (moved - still).abs().mean() > 0.01
@@ -308,7 +308,7 @@ def test_recipes_that_make_no_sense_are_refused(settings: list[str], message: st
 def test_views_do_not_shift_under_half_precision() -> None:
     x = torch.rand(2, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        still = random_views(x, 1, torch.Generator().manual_seed(0), 0, 0, 0, 0)
+        still = random_views(x, 1, torch.Generator().manual_seed(0), width=0)
     assert torch.allclose(still, x, atol=1e-5)
 
 

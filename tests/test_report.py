@@ -513,6 +513,17 @@ def test_the_verdict_says_what_limits_it(change: dict[str, Any], said: str) -> N
     assert said in verdict(label_section() | change)
 
 
+def test_pictures_no_judge_accepts_may_still_name_the_person() -> None:
+    nothing = label_section() | {"leak": {"value": 0.0, "low": 0.0, "high": 0.05}}
+    arms = {"attack": {"top1": {"value": 0.36, "low": 0.2, "high": 0.5}},
+            "floor": {"top1": {"value": 0.04, "high": 0.1}}}
+    said = "Yet the evaluators name the right person for 36% of the images, where without the classifier they do for 4%"
+    assert said in verdict(nothing | {"arms": arms})
+    arms["attack"]["top1"]["low"] = 0.08
+    assert "Yet" not in verdict(nothing | {"arms": arms}), "within the floor's interval"
+    assert "Yet" not in verdict(label_section()), "where a leak is stated it goes without saying"
+
+
 def test_a_paired_gain_outweighs_overlapping_intervals() -> None:
     """0.70 lies within the attack's interval, yet picture by picture the attack is surely ahead."""
     section = label_section() | {"pseudo_label": {"value": 0.70}}

@@ -57,14 +57,15 @@ def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, trai
 
 def train_classifier(config: LabelConfig, model: ModelConfig, name: str, victim: Victim, data: ImageSet, run: RunDir,
                      device: torch.device) -> None:
-    """Cross-entropy on lightly augmented photos; the victim is frozen again afterwards."""
+    """Cross-entropy on augmented photos; the victim is frozen again afterwards."""
     victim.unfreeze()
     optimizer = torch.optim.AdamW(victim.parameters(), model.lr, weight_decay=5e-2)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         rng = step_generator(config.seed, name, step)
         index = torch.randint(len(data), (model.batch,), generator=rng)
-        x, y = random_views(data.floats(index).to(device), 1, rng).clamp(0, 1), data.labels[index].to(device)
+        x = random_views(data.floats(index).to(device), 1, rng, model.augment).clamp(0, 1)
+        y = data.labels[index].to(device)
         with autocast(device, config.precision):
             logits = victim.logits(x)
         return F.cross_entropy(logits.float(), y), {"accuracy": (logits.argmax(1) == y).float().mean()}

@@ -22,7 +22,7 @@ class DataConfig(Config):
 
     private: DataSource = Field(ProceduralSource(people=50, photos=40, first_identity=0),
                                 description="the victim's people")
-    public: list[DataSource] = Field([ProceduralSource(people=8000, photos=1, first_identity=100_000)],
+    public: list[DataSource] = Field([ProceduralSource(people=8000, photos=2, first_identity=100_000)],
                                      description="what the adversary may use; empty: people of 'private' who are "
                                                  "left after n_private")
     evaluation: DataSource | None = Field(ProceduralSource(people=200, photos=6, first_identity=200_000),
@@ -47,6 +47,15 @@ class ModelConfig(Config):
     steps: int = Field(700, ge=1, description="training steps")
     batch: int = Field(64, ge=2, description="images a training step")
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
+    augment: float = Field(1.0, ge=0, le=5, description="how far the random views it is trained on go; 1: as the "
+                                                        "attack's views, 0: the photos as they are")
+
+
+class EvaluatorConfig(ModelConfig):
+    """A model that judges. Its views go further than a victim's: some dozens of photos stand for a person."""
+
+    model: str = Field("builtin:resnet", description=ModelConfig.model_fields["model"].description)
+    augment: float = Field(2.5, ge=0, le=5, description=ModelConfig.model_fields["augment"].description)
 
 
 class AdaptConfig(Config):
@@ -109,8 +118,9 @@ class LabelConfig(Config):
     judge: str = Field("judge", description="asset that judges identity")
     data: DataConfig = Field(DataConfig(), description="people")
     victim: ModelConfig = Field(ModelConfig(), description="the model under audit")
-    evaluators: list[ModelConfig] = Field([ModelConfig(model="builtin:resnet"), ModelConfig(model="builtin:mixer")],
-                                          min_length=1, description="models that judge, of other architectures")
+    evaluators: list[EvaluatorConfig] = Field([EvaluatorConfig(model="builtin:resnet"),
+                                               EvaluatorConfig(model="builtin:mixer", steps=1000)],
+                                              min_length=1, description="models that judge, of other architectures")
     adapt: AdaptConfig = Field(AdaptConfig(), description="fitting codec and prior to the public people")
     attack: AttackConfig = Field(AttackConfig(), description="the attack")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
@@ -138,18 +148,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Fewer people: the shape of the main job in some minutes.
     "demo": {
         "data": {"private": {"kind": "procedural", "people": 16, "photos": 30},
-                 "public": [{"kind": "procedural", "people": 4000, "photos": 1, "first_identity": 100_000}],
+                 "public": [{"kind": "procedural", "people": 4000, "photos": 2, "first_identity": 100_000}],
                  "evaluation": {"kind": "procedural", "people": 120, "photos": 4, "first_identity": 200_000},
                  "n_heldout": 6},
         "victim": {"steps": 350},
-        "evaluators": [{"model": "builtin:resnet", "steps": 350}, {"model": "builtin:mixer", "steps": 350}],
+        "evaluators": [{"model": "builtin:resnet", "steps": 400}, {"model": "builtin:mixer", "steps": 500}],
         "attack": {"stages.0.steps": 10, "stages.0.min_steps": 10, "stages.1.steps": 60, "stages.1.min_steps": 30,
                    "horizon": 40, "stages.2.steps": 110, "stages.2.min_steps": 60},
     },
     # The notes' step counts, for a GPU.
     "full": {
         "data": {"private": {"kind": "procedural", "people": 200, "photos": 60},
-                 "public": [{"kind": "procedural", "people": 30_000, "photos": 1, "first_identity": 100_000}]},
+                 "public": [{"kind": "procedural", "people": 20_000, "photos": 2, "first_identity": 100_000}]},
         "victim": {"steps": 4000, "batch": 128},
         "evaluators": [{"model": "builtin:resnet", "steps": 4000, "batch": 128},
                        {"model": "builtin:mixer", "steps": 4000, "batch": 128}],

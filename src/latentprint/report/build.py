@@ -87,7 +87,7 @@ def verdict(section: Mapping[str, Any]) -> str:
     head = Headline.of(section)
     if head.attack.value is None:
         return "The attack's headline number was not measured, so there is no verdict."
-    sentences = [_reached(head), _ends(head), _leak(head)]
+    sentences = [_reached(head), _ends(head), _leak(head), _by_class(head, section)]
     if head.has_room:
         sentences += [_against_baseline(head), _against_prior(head)]
     return " ".join(sentence for sentence in (*sentences, *cautions(section)) if sentence)
@@ -137,6 +137,16 @@ def _leak(head: Headline) -> str:
     if word is NO_LEAK:
         return f"{reach}, but the interval reaches zero: this model {word.words}."
     return f"{reach}: this model {word.words}."
+
+
+def _by_class(head: Headline, section: Mapping[str, Any]) -> str:
+    """Evidence that a strict judge, or one far from its own kind of pictures, does not accept as the person."""
+    arms = mapping(section.get("arms"))
+    top1, floor = (Measured.of(mapping(arms.get(arm)).get("top1")) for arm in ("attack", "floor"))
+    if grade(head.leak) is not NO_LEAK or top1.low is None or floor.high is None or top1.low <= floor.high:
+        return ""
+    return (f"Yet the evaluators name the right person for {percent(top1.value)} of the images, where without the "
+            f"classifier they do for {percent(floor.value)}: it gave something of its people away.")
 
 
 def _against_baseline(head: Headline) -> str:
