@@ -18,12 +18,13 @@ from latentprint.engine.loop import Loop
 from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
 from latentprint.label.attack import ProgressiveAttack, pseudo_label, random_people, sample_seeds, scene_of
-from latentprint.label.embedding import LabelEmbedding, Manifold
+from latentprint.label.embedding import LabelEmbedding, Manifold, spread_within
 from latentprint.label.look import Look
 from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import log_confidence, pseudo_embeddings, random_pairs, top_pairs
 from latentprint.label.presets import PRESETS, AttackConfig, LabelConfig
 from latentprint.label.progressive import Progressive, StageLoop, _clipped
+from latentprint.label.recipes import ARMS, LOSS_PRESETS, with_loss
 from latentprint.label.stages import HAND_OVER, LABEL_ONLY, PROGRESSIVE, WARM_UP, Stage
 from latentprint.label.tools import Tools, encode
 from latentprint.label.views import random_views
@@ -176,13 +177,15 @@ def test_views_without_range_are_the_picture() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("stage", [WARM_UP, HAND_OVER, LABEL_ONLY], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [WARM_UP, HAND_OVER, LABEL_ONLY, *(
+    with_loss([LABEL_ONLY], preset)[0].model_copy(update={"name": f"stage{i}"})
+    for i, preset in enumerate(LOSS_PRESETS, start=3))], ids=lambda stage: stage.name)
 def test_a_gradient_reaches_all_that_a_stage_trains_and_nothing_else(
     tmp_path: Path, stage: Stage, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The optimiser that ``fit`` builds holds what the stage should train; one backward reaches all of it."""
     small = stage.model_copy(update={"batch": 4, "steps": 3})
-    owner = progressive(tmp_path / "run")
+    owner = progressive(tmp_path / "run", CONFIG.model_copy(update={"stages": [small], "initial": "pseudo"}))
     owner.precision = precision
     owner.add_adapters(small)
     loop = StageLoop(owner, small, 0)
@@ -203,6 +206,8 @@ def test_a_gradient_reaches_all_that_a_stage_trains_and_nothing_else(
     assert any("conv1" in name for name in expected) == (small.adapters == "all")
     if small.identity != "image":
         expected |= {f"labels.{name}": p for name, p in labels.named_parameters()}
+    if "p_reg" in small.active:
+        expected |= {f"centres.{name}": p for name, p in owner.centres.named_parameters()}
     if small.weighting == "uncertainty":
         expected |= {f"weighting.{name}": p for name, p in weighting.named_parameters()}
     given = {id(p) for group in optimizers[0].param_groups for p in group["params"]}
@@ -331,6 +336,62 @@ def test_attack_runs_all_stages_and_repeats_exactly(tmp_path: Path) -> None:
         assert [(r.name, r.steps) for r in attack.progressive.results] == [("stage0", 3), ("stage1", 3), ("stage2", 3)]
         assert drawn.n_backward > 0 and torch.equal(drawn.attribute_index, scene_of(seeds, 80))
     assert torch.equal(images[0], images[1])
+
+
+@pytest.mark.parametrize("change", [*({"loss": name} for name in LOSS_PRESETS), *({"arm": name} for name in ARMS)],
+                         ids=lambda change: "-".join(change.values()))
+def test_every_preset_of_the_notes_runs(tmp_path: Path, change: dict[str, str]) -> None:
+    config = CONFIG.model_copy(update=change)
+    attack = ProgressiveAttack(fresh_tools(), config, RunDir.open(tmp_path, {}), 0)
+    drawn = attack(victim(), *sample_seeds(0, N_CLASSES, config.images))
+    assert drawn.images.isfinite().all()
+    assert attack.progressive is not None
+    assert sum(result.steps for result in attack.progressive.results) == 9  # the same budget in all arms
+
+
+def test_loss_presets_are_those_of_the_notes() -> None:
+    made = {name: with_loss(PROGRESSIVE, name)[-1] for name in LOSS_PRESETS}
+    assert made["baseline"].active == {"prior": 1.2, "cls": 1.0, "id": 0.8, "perceptual": 0.5, "norm": 0.2}
+    assert made["baseline"].answer == "top-1" and made["baseline"].weighting == "fixed"
+    assert made["A"].progress_weighted and made["A"].phased and made["A"].denoising == "mse+cosine"
+    assert made["B"].answer == "top-k" and "id" not in made["B"].active
+    assert {name: made["B"].active[name] for name in ("contrast", "p_reg", "margin")} == {
+        "contrast": 0.8, "p_reg": 0.5, "margin": 0.3}
+    assert {"attribute", "diversity"} <= set(made["C"].active) and made["C"].active["perceptual"] == 0.1
+    both = set(made["A+B"].active) | set(made["B+C"].active)
+    assert set(made["A+B+C"].active) == both == set(made["D"].active)
+    assert made["D"].weighting == "uncertainty" and made["D"].phased
+    assert all(with_loss(PROGRESSIVE, name)[:2] == list(PROGRESSIVE[:2]) for name in LOSS_PRESETS)
+
+
+def test_arms_start_anywhere_and_have_equal_budgets() -> None:
+    made = {name: AttackConfig(arm=name).resolved for name in ARMS}
+    assert all(config.initial == "random" and config.arm is None for config in made.values())
+    assert {sum(stage.steps for stage in config.stages) for config in made.values()} == {460}
+    assert [stage.identity for stage in made["baseline"].stages] == ["label"]
+    assert [stage.identity for stage in made["two-stage"].stages] == ["label", "label"]
+    assert "cls" not in made["two-stage"].stages[0].active
+    assert made["linear"].annealing == "linear" and made["cosine"].annealing == "cosine"
+    assert not any("align" in stage.active for stage in made["no-align"].stages)
+    assert AttackConfig().resolved == AttackConfig()
+
+
+def test_phases_protect_the_prior_first_and_turn_to_the_victim_then(tmp_path: Path) -> None:
+    stage = LABEL_ONLY.model_copy(update={"phased": True, "steps": 8})
+    loop = StageLoop(progressive(tmp_path, CONFIG.model_copy(update={"initial": "pseudo"})), stage, 0)
+    assert [loop._scale("prior", step) for step in (0, 1, 2, 7)] == [2.0, 2.0, 0.5, 0.5]
+    assert [loop._scale("cls", step) for step in (0, 1, 2, 7)] == [0.5, 0.5, 1.5, 1.5]
+    assert loop._scale("align", 0) == stage.losses["align"]  # beta belongs to the rise of lambda
+
+
+def test_spread_within_a_person_is_the_unbiased_variance() -> None:
+    embeddings, labels = torch.randn(40, 6), torch.arange(40) % 8
+    expected = torch.stack([embeddings[labels == y].var(0).sum() for y in range(8)]).mean()
+    assert spread_within(embeddings, labels) == pytest.approx(float(expected), rel=1e-5)
+    alone = torch.cat([labels, torch.tensor([9])])  # one who has a single photo does not count
+    assert spread_within(torch.cat([embeddings, torch.ones(1, 6)]), alone) == pytest.approx(float(expected), rel=1e-5)
+    with pytest.raises(UserError, match="public people with several photos"):
+        spread_within(embeddings, torch.arange(40))
 
 
 def test_floor_ignores_the_victim_and_pseudo_label_does_not() -> None:

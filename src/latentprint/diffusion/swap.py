@@ -7,6 +7,7 @@ prediction at a given noise level, and ``ddim``, k steps from pure noise with gr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +20,9 @@ from latentprint.diffusion.prior import FaceSwapPrior, clean_and_noise, schedule
 from latentprint.engine.seeds import seeded_noise
 from latentprint.losses.denoising import prior_mse
 from latentprint.models.codec import DOWNSCALE, LATENT_CHANNELS, Codec
+
+#: (predicted, true) of the same shape ``(B, *)`` to ``(B,)``
+DenoisingLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,17 @@ class Swapper(nn.Module):
             v = without + guidance * (v - without)
         return clean_and_noise(self.schedule, noisy, v.float(), timestep)
 
-    def denoise(self, scene: Scene, tokens: Tensor, timestep: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise(self, scene: Scene, tokens: Tensor, timestep: Tensor, noise: Tensor,
+                loss: DenoisingLoss = prior_mse) -> tuple[Tensor, Tensor]:
         """The prior's own objective on a scene's true latent.
 
         Returns:
-            ``(B,)`` mean squared error of v = a eps - s x0, and the estimate of x0.
+            ``(B,)`` loss, by default the mean squared error, of v = a eps - s x0, and the estimate of x0.
         """
         a, s = signal_and_noise(self.schedule, timestep, noise)
         noisy = a * scene.latent + s * noise
         v = self._v(noisy, timestep, scene, tokens).float()
-        return prior_mse(v, a * noise - s * scene.latent), clean_and_noise(self.schedule, noisy, v, timestep)[0]
+        return loss(v, a * noise - s * scene.latent), clean_and_noise(self.schedule, noisy, v, timestep)[0]
 
     def ddim(self, embedding: Tensor, scene: Scene, seeds: Tensor, steps: int = 4, gradient_steps: int | None = None,
              guidance: float = 1.0, until: int | None = None) -> Tensor:

@@ -76,7 +76,7 @@ class ProgressiveAttack(Attack):
 
     def __init__(self, tools: Tools, config: AttackConfig, run: RunDir, seed: int, precision: str = "fp32",
                  save_every: int = 50) -> None:
-        self.tools, self.config, self.run_dir, self.seed = tools, config, run, seed
+        self.tools, self.config, self.run_dir, self.seed = tools, config.resolved, run, seed
         self.precision, self.save_every = precision, save_every
         self.selected_fraction = config.selected
         self.progressive: Progressive | None = None

@@ -28,6 +28,7 @@ from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
+from latentprint.label.embedding import spread_within
 from latentprint.label.evaluate import (
     ArmScores,
     Bench,
@@ -101,7 +102,8 @@ def resolved(config: LabelConfig) -> LabelConfig:
     """What ``auto`` means on this machine, so that config.yaml is complete and a resume elsewhere is refused."""
     device = pick_device(config.device)
     name: DeviceName = "cuda" if device.type == "cuda" else "cpu"
-    return config.model_copy(update={"device": name, "precision": resolve_precision(device, config.precision),
+    return config.model_copy(update={"device": name, "attack": config.attack.resolved,
+                                     "precision": resolve_precision(device, config.precision),
                                      "threads": config.threads or torch.get_num_threads()})
 
 
@@ -123,6 +125,8 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         data = from_parts(_joined(others), private, settings.n_heldout, config.seed, evaluation, settings.n_train)
     else:
         raise UserError("data.public is empty: name a public source, or data.n_private to split data.private")
+    if any("diversity" in stage.active for stage in config.attack.resolved.stages):
+        spread_within(torch.zeros(len(data.public), 1), data.public.labels)  # refuses one photo of each
     return data, data.validate()
 
 

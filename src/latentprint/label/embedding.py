@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentprint.errors import UserError
 from latentprint.models.recognisers import EMBEDDING_DIM
 
 
@@ -34,6 +35,36 @@ class LabelEmbedding(nn.Module):
 
     def forward(self, classes: Tensor) -> Tensor:
         return F.normalize(self.raw(classes), dim=1)
+
+
+class Centres(nn.Module):
+    """Where each class's features lie in the victim, learned slowly from the direction in its last layer.
+
+    Args:
+        directions: ``(C, D)``. length: mean norm of a photo's centred features, the unit of distances here.
+    """
+
+    def __init__(self, directions: Tensor, length: float) -> None:
+        super().__init__()
+        self.length = length
+        self.table = nn.Embedding.from_pretrained(F.normalize(directions, dim=1), freeze=False)
+
+
+def spread_within(embeddings: Tensor, labels: Tensor) -> float:
+    """Variance of the embeddings of one person's photos, summed over dimensions, averaged over the people of whom
+    there are several.
+
+    Raises:
+        UserError: there is one photo of each.
+    """
+    people, index, counts = labels.unique(return_inverse=True, return_counts=True)
+    means = torch.zeros(len(people), embeddings.shape[1]).index_add_(0, index, embeddings) / counts[:, None]
+    squares = torch.zeros(len(people)).index_add_(0, index, (embeddings - means[index]).square().sum(1))
+    several = counts > 1
+    if not several.any():
+        raise UserError("the loss 'diversity' needs public people with several photos, to know how much photos of one "
+                        "person differ; set data.public to such a source")
+    return float((squares[several] / (counts[several] - 1)).mean())
 
 
 class Manifold:

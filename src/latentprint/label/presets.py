@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from latentprint.config import Config
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.device import DeviceName, Precision
+from latentprint.label.recipes import GUIDE, Arm, LossPreset, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
 from latentprint.models.recognisers import FACE_CROP
 
@@ -72,6 +73,10 @@ class AttackConfig(Config):
     """The progressive attack."""
 
     stages: list[Stage] = Field(list(PROGRESSIVE), min_length=1, description="the recipe, one stage after another")
+    loss: LossPreset | None = Field(None, description="the notes' losses in place of those of the label stages: "
+                                    + "; ".join(f"{name}: {use}" for name, use in GUIDE.items()))
+    arm: Arm | None = Field(None, description="an annealing arm of the notes in place of the stages as they are, with "
+                                              "labels that start anywhere")
     pairing: Literal["confidence", "random"] = Field("confidence", description="which public photos go with a class")
     pairs: int = Field(30, ge=1, description="public photos paired with each class")
     initial: Literal["mapped", "pseudo", "random"] = Field("mapped", description=(
@@ -104,6 +109,17 @@ class AttackConfig(Config):
         if len(set(names)) != len(names):
             raise ValueError(f"stages need different names, got {', '.join(names)}")
         return self
+
+    @property
+    def resolved(self) -> AttackConfig:
+        """What ``loss`` and ``arm`` stand for, spelt out in ``stages``, ``initial`` and ``annealing``."""
+        stages, changes = list(self.stages), {}
+        if self.arm is not None:
+            stages = with_arm(stages, self.arm)
+            changes = {"initial": "random", "annealing": "linear" if self.arm == "linear" else "cosine"}
+        if self.loss is not None:
+            stages = with_loss(stages, self.loss)
+        return self.model_copy(update={**changes, "stages": stages, "loss": None, "arm": None})
 
 
 class LabelConfig(Config):

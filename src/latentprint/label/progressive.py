@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,28 +14,49 @@ from torch import Tensor
 
 from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_adapter
 from latentprint.diffusion.prior import TRAIN_STEPS, progress_of
-from latentprint.diffusion.swap import Scene
+from latentprint.diffusion.swap import DenoisingLoss, Scene
 from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, generator, step_generator
-from latentprint.label.embedding import LabelEmbedding, Manifold
+from latentprint.label.embedding import Centres, LabelEmbedding, Manifold, spread_within
 from latentprint.label.look import Look, Watch
 from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import public_features
 from latentprint.label.presets import AttackConfig
-from latentprint.label.stages import LossName, Stage
+from latentprint.label.stages import Answer, Denoising, LossName, Stage
 from latentprint.label.tools import Tools
 from latentprint.label.views import random_views
 from latentprint.losses.attribute import attribute_mse
-from latentprint.losses.classification import top_k_margin
-from latentprint.losses.identity import align, embedding_norm, identity_cosine
+from latentprint.losses.classification import (
+    Bounded,
+    centre_distance,
+    cross_entropy,
+    max_margin,
+    poincare,
+    top_k_margin,
+)
+from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
+from latentprint.losses.diversity import diversity_hinge
+from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine
 from latentprint.losses.perceptual import feature_distance
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.penultimate import class_directions
 from latentprint.schedules import PhaseClock, cosine_lambda, linear_lambda, mix, plateau
 from latentprint.victim import Victim
+
+#: Forms of the losses ``cls`` and ``prior``.
+ANSWERS: dict[Answer, Callable[[Tensor, Tensor], Tensor | Bounded]] = {
+    "top-k": top_k_margin, "top-1": partial(top_k_margin, k=1), "cross-entropy": cross_entropy,
+    "max-margin": max_margin, "poincare": poincare,
+}  # fmt: skip
+DENOISING: dict[Denoising, DenoisingLoss] = {
+    "mse": prior_mse, "cosine": prior_cosine, "mse+cosine": lambda v, true: prior_mse(v, true) + prior_cosine(v, true),
+}  # fmt: skip
+
+#: Rate of the class centres as a share of the label embedding's: as fast as the features, they would follow them.
+CENTRE_RATE = 0.1
 
 #: Below this progress an estimate of the clean picture from one prediction says too little to be a loss.
 LEAST_PROGRESS = 0.2
@@ -82,7 +105,8 @@ class Progressive:
         self.tools, self.config, self.victim, self.pairs = tools, config, victim, pairs
         self.run, self.seed, self.precision, self.save_every = run, seed, precision, save_every
         self.device = tools.device
-        if config.initial == "mapped" or any("centre" in stage.active for stage in config.stages):
+        wanted = {name for stage in config.stages for name in stage.active}
+        if config.initial == "mapped" or {"centre", "p_reg"} & wanted:
             features = public_features(victim, tools.public)
             self.origin = features.mean(0).to(self.device)
             self.directions = class_directions(victim.module, victim.n_classes).to(self.device)
@@ -97,6 +121,11 @@ class Progressive:
         torch.manual_seed(derive(seed, "labels"))
         self.labels = LabelEmbedding(start).to(self.device)
         self.manifold = Manifold(tools.embeddings)
+        if "p_reg" in wanted:
+            self.centres = Centres(self.directions, float((features - features.mean(0)).norm(dim=1).mean()))
+            self.centres.to(self.device)
+        if "diversity" in wanted:
+            self.spread = spread_within(tools.embeddings, tools.public.labels)
         self.clock = PhaseClock()
         self.results: list[StageResult] = []
         self.watch = Watch(tools, config, victim, seed)
@@ -138,12 +167,16 @@ class StageLoop:
         groups: list[dict[str, Any]] = [
             {"params": adapter_parameters(o.tools.swapper.prior), "lr": stage.lora_lr},
             {"params": list(o.labels.parameters()) if stage.embedding_lr else [], "lr": stage.embedding_lr},
+            {"params": list(o.centres.parameters()) if "p_reg" in stage.active else [],
+             "lr": CENTRE_RATE * stage.embedding_lr},
             {"params": list(self.weighting.parameters()), "lr": stage.log_variance_lr, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
         states: dict[str, Any] = {"adapters": AdapterState(o.tools.swapper.prior), "labels": o.labels,
                                   "weighting": self.weighting, "clock": o.clock, "memory": self.memory,
                                   "queries": o.victim.queries}
+        if "p_reg" in stage.active:
+            states["centres"] = o.centres
         return Loop(o.run, stage.name, optimizer, states, stage.steps, warm_cosine(stage.steps, 5, floor=0.1),
                     save_every=o.save_every, log_every=min(10, o.config.look_every)).fit(self.loss_at, self.after)
 
@@ -156,7 +189,7 @@ class StageLoop:
         with autocast(o.device, o.precision):  # type: ignore[arg-type]
             raw = self._label_losses(step) if self.stage.identity == "label" else self._photo_losses(step)
         raw = {name: value.float() for name, value in raw.items()}
-        scale = {name: self._scale(name) for name in self.stage.active}
+        scale = {name: self._scale(name, step) for name in self.stage.active}
         total = self.weighting({name: scale[name] * raw[name] for name in scale})
         logs: dict[str, Tensor | float] = {f"raw/{name}": value.detach() for name, value in raw.items()}
         weights = self.weighting.weights()
@@ -166,10 +199,15 @@ class StageLoop:
             logs |= {"lambda": self.lam, "horizon": self.memory.horizon}
         return total, {**logs, **self.memory.last}
 
-    def _scale(self, name: LossName) -> float:
+    def _scale(self, name: LossName, step: int) -> float:
         """A loss's scale; while lambda rises the alignment's falls as beta = beta0 (1 - lambda)."""
         annealed = self.o.config.beta * (1 - self.lam) if name == "align" and self.stage.identity == "mixed" else 1.0
-        return self.stage.losses[name] * annealed
+        return self.stage.losses[name] * annealed * (self._phase(step, name) if self.stage.phased else 1.0)
+
+    def _phase(self, step: int, name: LossName) -> float:
+        """A3: first protect the prior, then turn to the victim."""
+        late = step >= self.stage.steps / 4
+        return {"prior": (2.0, 0.5), "cls": (0.5, 1.5)}.get(name, (1.0, 1.0))[late]
 
     def _photo_losses(self, step: int) -> dict[str, Tensor]:
         """Stages 0 and 1: attribute image and target are the same public photo."""
@@ -198,10 +236,12 @@ class StageLoop:
         swapper = self.o.tools.swapper
         timestep = torch.randint(TRAIN_STEPS, (len(scene),), generator=rng).to(self.o.device)
         noise = torch.randn(scene.latent.shape, generator=rng).to(self.o.device)
-        error, clean = swapper.denoise(scene, swapper.prior.tokens(identity, scene.attributes), timestep, noise)
-        losses = {"prior": error.mean()}
+        error, clean = swapper.denoise(scene, swapper.prior.tokens(identity, scene.attributes), timestep, noise,
+                                       DENOISING[self.stage.denoising])
+        progress = progress_of(timestep)
+        losses = {"prior": (error * progress_weight(progress) if self.stage.progress_weighted else error).mean()}
         if perceptual:
-            picture, progress = swapper.paste(clean, scene), progress_of(timestep)
+            picture = swapper.paste(clean, scene)
             network = self.o.tools.attributes
             distance = feature_distance(network.depths(picture), network.depths(scene.image))
             losses["perceptual"] = (distance * progress * (progress >= LEAST_PROGRESS)).mean()
@@ -212,6 +252,8 @@ class StageLoop:
         o, wanted = self.o, self.stage.active
         rng = step_generator(o.seed, self.stage.name, step)
         classes = torch.randint(len(o.pairs), (self.stage.batch,), generator=rng)
+        if "diversity" in wanted:  # which needs two pictures of a class
+            classes[1::2] = classes[: self.stage.batch // 2 * 2 : 2]
         index = torch.randint(len(o.tools.public), (self.stage.batch,), generator=rng)
         seeds = torch.randint(2**62, (self.stage.batch,), generator=rng)
         classes, scene = classes.to(o.device), o.tools.scenes.take(index).to(o.device)
@@ -225,30 +267,46 @@ class StageLoop:
             photos = torch.randint(len(o.tools.public), (max(2, self.stage.batch // 2),), generator=rng)
             losses |= self._denoising(o.tools.scenes.take(photos).to(o.device),
                                       o.tools.embeddings[photos].to(o.device), rng, False)
-        if {"cls", "centre", "id", "attribute", "perceptual"} & set(wanted):
+        if set(wanted) - {"norm", "align", "manifold", "prior"}:
             picture = o.tools.swapper.ddim(label, scene, seeds, o.config.ddim_steps, o.config.gradient_steps)
             losses |= self._picture_losses(_clipped(picture), scene, classes, label, rng)
         return {name: losses[name] for name in (*wanted, "cls_unbounded") if name in losses}
 
     def _picture_losses(self, picture: Tensor, scene: Scene, classes: Tensor, label: Tensor,
                         rng: torch.Generator) -> dict[str, Tensor]:
-        o, views = self.o, self.o.config.augmentations
-        seen = random_views(picture, views, rng)
-        margin = top_k_margin(o.victim(seen).float(), classes.repeat(views))
-        losses = {
-            "cls": margin.loss.mean(),
-            "cls_unbounded": margin.raw.detach().mean(),  # logged, not optimised
-            "id": identity_cosine(o.tools.teacher(seen), label.repeat(views, 1)).clamp_min(0).mean(),
-        }
-        if "centre" in self.stage.active:
-            features = o.victim.features(seen).float() - o.origin
-            losses["centre"] = 1 - F.cosine_similarity(features, o.directions[classes.repeat(views)]).mean()
+        o, views, wanted = self.o, self.o.config.augmentations, set(self.stage.active)
+        seen, y = random_views(picture, views, rng), classes.repeat(views)
+        losses = self._victim_losses(seen, y, wanted)
+        embedding, asked = o.tools.teacher(seen), label.repeat(views, 1)
+        losses["id"] = identity_cosine(embedding, asked).clamp_min(0).mean()
+        if "contrast" in wanted:
+            with torch.no_grad():
+                others = o.labels(torch.arange(len(o.pairs), device=o.device))
+            losses["contrast"] = contrastive_identity(embedding, asked, others, self.stage.rival_margin, y).mean()
+        if "diversity" in wanted:
+            losses["diversity"], _ = diversity_hinge(o.tools.teacher(picture), classes, o.spread)
         network = o.tools.attributes
-        if "attribute" in self.stage.active:
+        if "attribute" in wanted:
             losses["attribute"] = attribute_mse(network(picture), scene.attributes, GROUP_COLUMNS).mean()
-        if "perceptual" in self.stage.active:
+        if "perceptual" in wanted:
             losses["perceptual"] = feature_distance(network.depths(picture), network.depths(scene.image)).mean()
         return losses
+
+    def _victim_losses(self, seen: Tensor, y: Tensor, wanted: set[LossName]) -> dict[str, Tensor]:
+        """What the victim says of the views, and where its features of them lie."""
+        o, losses = self.o, {}
+        if {"cls", "margin"} & wanted:
+            logits = o.victim(seen).float()
+            answer = ANSWERS[self.stage.answer](logits, y)
+            losses["cls"], raw = answer if isinstance(answer, Bounded) else (answer, answer)
+            losses["cls_unbounded"] = raw.detach()  # logged, not optimised
+            losses["margin"] = max_margin(logits, y, margin=1.0).loss
+        if {"centre", "p_reg"} & wanted:
+            features = o.victim.features(seen).float() - o.origin
+            losses["centre"] = 1 - F.cosine_similarity(features, o.directions[y])
+            if "p_reg" in wanted:
+                losses["p_reg"] = centre_distance(features / o.centres.length, o.centres.table.weight, y)
+        return {name: value.mean() for name, value in losses.items()}
 
     def after(self, step: int) -> str | None:
         """Look now and then, slow the annealing when the Frechet distance jumps, and say when the stage is over."""

@@ -13,15 +13,17 @@ from pydantic import Field, model_validator
 from latentprint.config import Config
 
 Identity = Literal["image", "mixed", "label"]
-LossName = Literal["prior", "perceptual", "norm", "align", "cls", "centre", "id", "attribute",
-                   "manifold"]
+LossName = Literal["prior", "perceptual", "norm", "align", "cls", "margin", "p_reg", "centre", "id", "contrast",
+                   "attribute", "diversity", "manifold"]
+Answer = Literal["top-k", "top-1", "cross-entropy", "max-margin", "poincare"]
+Denoising = Literal["mse", "cosine", "mse+cosine"]
 
 #: What can be computed when the prior is conditioned on a photo, a mix, or a label.
 POSSIBLE: dict[Identity, frozenset[LossName]] = {
     "image": frozenset({"prior", "perceptual"}),
     "mixed": frozenset({"prior", "perceptual", "norm", "align"}),
-    "label": frozenset({"prior", "perceptual", "norm", "align", "cls", "centre", "id", "attribute",
-                        "manifold"}),
+    "label": frozenset({"prior", "perceptual", "norm", "align", "cls", "margin", "p_reg", "centre", "id", "contrast",
+                        "attribute", "diversity", "manifold"}),
 }
 
 
@@ -30,9 +32,11 @@ class Stage(Config):
 
     Its losses: ``prior`` (denoising error on public photos), ``perceptual`` (to the target photo), ``norm`` and
     ``align`` of the label embedding (to what public photos say of the class: where the map put it, or else its paired
-    photos), ``cls`` (the victim's answer), ``centre`` (the victim's features against the direction of the class in its
-    last layer), ``id`` (teacher against label embedding), ``attribute`` (pose, expression and light of the attribute
-    image), ``manifold`` (typical of public embeddings).
+    photos), ``cls`` (the victim's answer, in the form ``answer``), ``margin`` (B4: the class leads by a logit),
+    ``centre`` (the victim's features against the direction of the class in its last layer), ``p_reg`` (B3: the same
+    against a learned centre, by distance), ``id`` (teacher against label embedding), ``contrast`` (B2: nearer to it
+    than to any other class's), ``attribute`` (C1: pose, expression and light of the attribute image), ``diversity``
+    (C2: as unlike each other as photos of one person), ``manifold`` (typical of public embeddings).
     """
 
     name: str = Field("stage", pattern=r"^stage[a-z0-9]*$", description="phase name in the logs, stage...")
@@ -41,6 +45,14 @@ class Stage(Config):
                                                                            "also on self-attention and convolutions")
     losses: dict[LossName, Annotated[float, Field(ge=0)]] = Field({"prior": 1.0}, min_length=1,
                                                                   description="losses and their scales; 0: off")
+    answer: Answer = Field("top-k", description="form of the loss cls: top-k (B1), top-1 (its ablation), "
+                                                "cross-entropy, max-margin or poincare")
+    denoising: Denoising = Field("mse", description="form of the loss prior; the cosine is A2")
+    progress_weighted: bool = Field(False, description="A1: the prior's error weighs 0.5, 1.0, 1.5 from noise to "
+                                                       "clean")
+    phased: bool = Field(False, description="A3: prior x 2.0 and cls x 0.5 in the first quarter of the steps, then "
+                                            "x 0.5 and x 1.5")
+    rival_margin: float = Field(0.4, ge=0, le=2, description="m of the loss contrast, a cosine")
     weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="sum as scaled, or learned weights")
     steps: int = Field(100, ge=1, description="step cap")
     min_steps: int = Field(10, ge=1, description="it does not end earlier")
