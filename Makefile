@@ -21,7 +21,7 @@ test: install browser
 	$(BIN)/python -m pytest
 
 lint: install
-	$(BIN)/python -m ruff check src tests
+	$(BIN)/python -m ruff check src tests examples
 
 types: install
 	$(BIN)/python -m mypy

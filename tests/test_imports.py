@@ -19,7 +19,7 @@ LAYERS = (
     {"errors", "types", "stats", "keys", "complaints"},
     {"config", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
      "report"},
-    {"victim", "attack", "defense", "checks"},
+    {"victim", "attack", "defense", "checks", "handover"},
     CHANNELS,
     {"pretrain", "bench", "demo", "gate", "doctor", "console"},
     {"cli", "__main__"},

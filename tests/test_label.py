@@ -18,7 +18,7 @@ from latentprint.engine.loop import Loop
 from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
 from latentprint.label.attack import ProgressiveAttack, pseudo_label, random_people, sample_seeds, scene_of
-from latentprint.label.embedding import LabelEmbedding, Manifold, spread_within
+from latentprint.label.embedding import Manifold, spread_within
 from latentprint.label.look import Look
 from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import log_confidence, pseudo_embeddings, random_pairs, top_pairs
@@ -140,17 +140,6 @@ def test_random_pairs_are_seeded() -> None:
     assert not torch.equal(random_pairs(50, 3, 4, 7), random_pairs(50, 3, 4, 8))
 
 
-def test_label_embedding_starts_where_it_is_told_and_stays_on_the_sphere() -> None:
-    start = unit(5)
-    labels = LabelEmbedding(start)
-    classes = torch.arange(5)
-    assert torch.allclose(labels(classes), start, atol=1e-6)
-    assert torch.allclose(labels.raw(classes).norm(dim=1), torch.ones(5), atol=1e-6)
-    for p in labels.parameters():
-        nn.init.normal_(p, std=0.1)
-    assert torch.allclose(labels(classes).norm(dim=1), torch.ones(5), atol=1e-6)
-
-
 def test_manifold_excess_is_small_on_it_and_large_off_it() -> None:
     rng = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(512, 20, generator=rng))[0]
@@ -163,6 +152,19 @@ def test_manifold_excess_is_small_on_it_and_large_off_it() -> None:
     assert manifold.excess(manifold.mean[None])[0] == 0.0
     off = on + 0.01 * torch.randn(300, 512, generator=rng)
     assert manifold.excess(off).mean() > 50
+
+
+def test_a_stage_ends_early_when_the_frechet_distance_no_longer_falls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = progressive(tmp_path / "run", CONFIG.model_copy(update={"look_every": 1}))
+    owner.watch.base, owner.watch.bound = 2.0, 0.0
+    loop = StageLoop(owner, WARM_UP.model_copy(update={"patience": 2, "min_steps": 1}), 0)
+    said = []
+    for step, seen in enumerate((1.5, 1.6, 1.4, 1.4, 1.5), start=1):
+        monkeypatch.setattr(owner.watch, "look", lambda *_, seen=seen: look(seen))
+        said.append(loop.after(step))
+    assert said == [None, None, None, None, "no lower Frechet distance in 2 looks"]
 
 
 def test_views_without_range_are_the_picture() -> None:
@@ -212,7 +214,7 @@ def test_a_gradient_reaches_all_that_a_stage_trains_and_nothing_else(
         expected |= {f"weighting.{name}": p for name, p in weighting.named_parameters()}
     given = {id(p) for group in optimizers[0].param_groups for p in group["params"]}
     assert given == {id(p) for p in expected.values()}
-    owner.clock.phase = 0.5
+    owner.handover.clock.phase = 0.5
     loss, values = loop.loss_at(1)
     loss.backward()
     assert {f"raw/{name}" for name in small.active} <= set(values)
@@ -234,7 +236,7 @@ def test_lambda_rises_through_stage_one_and_a_longer_horizon_slows_it_without_a_
     for step in range(6):
         seen.append(float(loop.loss_at(step)[1]["lambda"]))
         if step == 2:
-            loop.memory.horizon *= 3  # as after a jump of the Frechet distance
+            owner.handover.horizon *= 3  # as after a jump of the Frechet distance
     phases = [0, 1 / 8, 2 / 8, 3 / 8, 3 / 8 + 1 / 24, 3 / 8 + 2 / 24]
     assert seen == pytest.approx([cosine_lambda(phase) for phase in phases])
 
@@ -249,7 +251,7 @@ def test_a_jump_of_the_frechet_distance_lengthens_the_annealing(
     for step, seen in enumerate((1.2, 1.6, 2.3, 2.4), start=1):
         monkeypatch.setattr(owner.watch, "look", lambda *_, seen=seen: look(seen))
         loop.after(step)
-        horizons.append(loop.memory.horizon)
+        horizons.append(owner.handover.horizon)
     assert horizons == [8, 8, 12, 12]
 
 
@@ -257,7 +259,7 @@ def test_weights_in_the_log_are_those_applied(tmp_path: Path) -> None:
     owner = progressive(tmp_path / "run")
     owner.add_adapters(HAND_OVER)
     loop = StageLoop(owner, HAND_OVER.model_copy(update={"batch": 2}), 1)
-    owner.clock.phase = 1 / 3
+    owner.handover.clock.phase = 1 / 3
     loss, values = loop.loss_at(0)
     total = sum(float(values[f"weight/{name}"]) * float(values[f"raw/{name}"]) for name in HAND_OVER.active)
     assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
@@ -274,9 +276,9 @@ def test_rules_by_which_stages_end(tmp_path: Path) -> None:
     warm = StageLoop(owner, WARM_UP, 0)
     assert warm._verdict(look(0.9)) and not warm._verdict(look(1.1))
     over = StageLoop(owner, HAND_OVER, 1)
-    over.lam, over.memory.aligns, over.memory.frechets = 0.98, [1.0] * 40, [0.5, 0.5, 0.5]
+    owner.handover.lam, owner.handover.alignments, over.memory.frechets = 0.98, [1.0] * 40, [0.5, 0.5, 0.5]
     assert over._verdict(look()) is None, "lambda has not arrived"
-    over.lam = 0.995
+    owner.handover.lam = 0.995
     assert over._verdict(look()) is not None
     over.memory.frechets = [0.5, 0.9, 0.5]
     assert over._verdict(look()) is None, "the Frechet distance is not steady"
@@ -289,12 +291,12 @@ def test_rules_by_which_stages_end(tmp_path: Path) -> None:
 
 def test_alignment_falls_or_plateaus_so_that_stage_one_cannot_hang(tmp_path: Path) -> None:
     """With several photos a class the alignment loss has a floor above the bound: the plateau rule ends the stage."""
-    owner = progressive(tmp_path / "run")
-    loop = StageLoop(owner, HAND_OVER.model_copy(update={"align_bound": 0.0}), 1)
-    loop.lam, loop.memory.frechets = 1.0, [0.5, 0.5, 0.5]
-    loop.memory.aligns = [2.0 - 0.04 * i for i in range(40)]
+    owner = progressive(tmp_path / "run", CONFIG.model_copy(update={"align_bound": 0.0}))
+    loop = StageLoop(owner, HAND_OVER, 1)
+    owner.handover.lam, loop.memory.frechets = 1.0, [0.5, 0.5, 0.5]
+    owner.handover.alignments = [2.0 - 0.04 * i for i in range(40)]
     assert loop._verdict(look()) is None
-    loop.memory.aligns = [0.4] * 40
+    owner.handover.alignments = [0.4] * 40
     assert loop._verdict(look()) == "handed over: alignment no longer falling"
 
 

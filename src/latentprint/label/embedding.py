@@ -1,4 +1,4 @@
-"""Label embeddings: a class -> a unit vector in the teacher's space, learned."""
+"""What public photos and the victim say of where embeddings lie: centres, spread, manifold."""
 
 from __future__ import annotations
 
@@ -7,34 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentprint.errors import UserError
-from latentprint.models.recognisers import EMBEDDING_DIM
-
-
-class LabelEmbedding(nn.Module):
-    """``E_psi(y)``: a class embedding plus a residual MLP that starts at zero, L2-normalised at the output.
-
-    Args:
-        initial: ``(C, 512)`` start, e.g. pseudo-label means; rows are normalised.
-        hidden: width of the MLP.
-    """
-
-    def __init__(self, initial: Tensor, hidden: int = 256) -> None:
-        super().__init__()
-        # Rows of norm sqrt(512) have entries of order one: one learning rate then suits table and MLP.
-        self.scale = EMBEDDING_DIM**0.5
-        self.table = nn.Embedding.from_pretrained(F.normalize(initial, dim=1) * self.scale, freeze=False)
-        last = nn.Linear(hidden, EMBEDDING_DIM)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.mlp = nn.Sequential(nn.Linear(EMBEDDING_DIM, hidden), nn.SiLU(), last)
-
-    def raw(self, classes: Tensor) -> Tensor:
-        """Before normalisation, scaled so that the start has norm 1: ``(B, 512)``; the norm loss acts on it."""
-        h = self.table(classes)
-        return (h + self.mlp(h)) / self.scale
-
-    def forward(self, classes: Tensor) -> Tensor:
-        return F.normalize(self.raw(classes), dim=1)
 
 
 class Centres(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentprint.diffusion.evaluate import generate
 from latentprint.diffusion.probe import attention_entropy
 from latentprint.engine.seeds import generator
-from latentprint.label.embedding import LabelEmbedding
+from latentprint.handover import LabelEmbedding
 from latentprint.label.presets import AttackConfig
 from latentprint.label.tools import LOOK_AXES, Tools
 from latentprint.metrics.distribution import frechet_distance

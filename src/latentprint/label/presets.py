@@ -10,9 +10,11 @@ from pydantic import Field, model_validator
 from latentprint.config import Config
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.device import DeviceName, Precision
+from latentprint.handover import Annealing, Pace
 from latentprint.label.recipes import GUIDE, Arm, LossPreset, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
 from latentprint.models.recognisers import FACE_CROP
+from latentprint.schedules import Mixing
 
 #: top, left, bottom, right of the recognisers' face crop, as shares of the picture.
 FACE_BOX = [FACE_CROP[0], FACE_CROP[1], FACE_CROP[0] + FACE_CROP[2], FACE_CROP[1] + FACE_CROP[3]]
@@ -84,8 +86,12 @@ class AttackConfig(Config):
         "of the paired photos, or anywhere"))
     map_steps: int = Field(800, ge=1, description="steps of learning that map")
     map_noise: float = Field(0.8, ge=0, description="noise on its input, whose entries are of order one")
-    mixing: Literal["slerp", "lerp", "lerp_normalised"] = Field("slerp", description="how lambda mixes embeddings")
-    annealing: Literal["cosine", "linear"] = Field("cosine", description="lambda as a function of the phase")
+    mixing: Mixing = Field("slerp", description="how lambda mixes embeddings: slerp, lerp or lerp_normalised")
+    annealing: Annealing = Field("cosine", description="lambda as a function of the phase, cosine or linear")
+    pace: Pace = Field("steady", description="steady, or alignment: lambda waits while the alignment loss is above its "
+                                             "bound")
+    align_bound: float = Field(0.1, ge=0, description="alignment loss (0 to 4) at which labels count as aligned: a "
+                                                      "mixed stage may end")
     horizon: int = Field(60, ge=1, description="T_anneal, steps from lambda 0 to 1")
     slow_down: float = Field(1.5, ge=1, description="T_anneal grows by this when the Frechet distance jumps")
     beta: float = Field(1.0, ge=0, description="beta0, weight of the alignment at lambda 0")

@@ -19,7 +19,8 @@ from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, generator, step_generator
-from latentprint.label.embedding import Centres, LabelEmbedding, Manifold, spread_within
+from latentprint.handover import HandOver, LabelEmbedding
+from latentprint.label.embedding import Centres, Manifold, spread_within
 from latentprint.label.look import Look, Watch
 from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import public_features
@@ -38,12 +39,11 @@ from latentprint.losses.classification import (
 )
 from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
 from latentprint.losses.diversity import diversity_hinge
-from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine
+from latentprint.losses.identity import align, contrastive_identity, identity_cosine
 from latentprint.losses.perceptual import feature_distance
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.penultimate import class_directions
-from latentprint.schedules import PhaseClock, cosine_lambda, linear_lambda, mix, plateau
 from latentprint.victim import Victim
 
 #: Forms of the losses ``cls`` and ``prior``.
@@ -77,9 +77,7 @@ class StageResult:
 class Memory:
     """What the rules of a stage remember; part of its checkpoint."""
 
-    horizon: float
     frechets: list[float] = field(default_factory=list)
-    aligns: list[float] = field(default_factory=list)
     last: dict[str, float] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,7 +124,8 @@ class Progressive:
             self.centres.to(self.device)
         if "diversity" in wanted:
             self.spread = spread_within(tools.embeddings, tools.public.labels)
-        self.clock = PhaseClock()
+        self.handover = HandOver(self.labels, config.horizon, config.annealing, config.mixing, config.pace,
+                                 config.align_bound)
         self.results: list[StageResult] = []
         self.watch = Watch(tools, config, victim, seed)
 
@@ -154,13 +153,12 @@ class StageLoop:
     def __init__(self, owner: Progressive, stage: Stage, number: int) -> None:
         self.o, self.stage, self.number = owner, stage, number
         # The untouched prior's distance is what the first look is compared with.
-        self.memory = Memory(float(owner.config.horizon), [owner.watch.base])
+        self.memory = Memory([owner.watch.base])
         names = tuple(stage.active)
         self.weighting: UncertaintyWeighting | FixedWeighting = (
             UncertaintyWeighting(names) if stage.weighting == "uncertainty"
             else FixedWeighting(names, dict.fromkeys(names, 1.0)))
         self.weighting.to(owner.device)
-        self.lam = {"image": 0.0, "mixed": 0.0, "label": 1.0}[stage.identity]
 
     def fit(self) -> Loop:
         o, stage = self.o, self.stage
@@ -173,7 +171,7 @@ class StageLoop:
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
         states: dict[str, Any] = {"adapters": AdapterState(o.tools.swapper.prior), "labels": o.labels,
-                                  "weighting": self.weighting, "clock": o.clock, "memory": self.memory,
+                                  "weighting": self.weighting, "handover": o.handover, "memory": self.memory,
                                   "queries": o.victim.queries}
         if "p_reg" in stage.active:
             states["centres"] = o.centres
@@ -182,10 +180,7 @@ class StageLoop:
 
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         o = self.o
-        if self.stage.identity == "mixed":
-            anneal = cosine_lambda if o.config.annealing == "cosine" else linear_lambda
-            self.lam = anneal(o.clock.phase)
-            o.clock.advance(self.memory.horizon)
+        lam = o.handover.step(self.stage.identity)
         with autocast(o.device, o.precision):  # type: ignore[arg-type]
             raw = self._label_losses(step) if self.stage.identity == "label" else self._photo_losses(step)
         raw = {name: value.float() for name, value in raw.items()}
@@ -195,13 +190,15 @@ class StageLoop:
         weights = self.weighting.weights()
         logs |= {f"weight/{name}": weights[name] * scale[name] for name in scale}
         if self.stage.identity == "mixed":
-            self.memory.aligns.append(float(raw["align"].detach()) if "align" in raw else float("nan"))
-            logs |= {"lambda": self.lam, "horizon": self.memory.horizon}
+            o.handover.record(float(raw["align"].detach()) if "align" in raw else float("nan"))
+            logs |= {"lambda": lam, "horizon": o.handover.horizon}
         return total, {**logs, **self.memory.last}
 
     def _scale(self, name: LossName, step: int) -> float:
         """A loss's scale; while lambda rises the alignment's falls as beta = beta0 (1 - lambda)."""
-        annealed = self.o.config.beta * (1 - self.lam) if name == "align" and self.stage.identity == "mixed" else 1.0
+        annealed = 1.0
+        if name == "align" and self.stage.identity == "mixed":
+            annealed = self.o.config.beta * (1 - self.o.handover.lam)
         return self.stage.losses[name] * annealed * (self._phase(step, name) if self.stage.phased else 1.0)
 
     def _phase(self, step: int, name: LossName) -> float:
@@ -219,17 +216,12 @@ class StageLoop:
         else:
             classes, index = None, torch.randint(len(o.tools.public), (batch,), generator=rng)
         photo = o.tools.embeddings[index].to(o.device)
-        losses: dict[str, Tensor] = {}
-        identity = photo
-        if classes is not None:
-            raw = o.labels.raw(classes.to(o.device))
-            label = F.normalize(raw, dim=1)
-            identity = mix(photo, label, self.lam, o.config.mixing)
-            losses["norm"] = embedding_norm(raw).mean()
-            target = o.public[classes.to(o.device)] if o.config.initial == "mapped" else photo
-            losses["align"] = align(label, target).mean()
+        classes = None if classes is None else classes.to(o.device)
+        condition = o.handover.condition(classes, photo)
+        target = photo if classes is None or o.config.initial != "mapped" else o.public[classes]
+        losses = {name: value.mean() for name, value in condition.losses(target).items()}
         scene = o.tools.scenes.take(index).to(o.device)
-        losses |= self._denoising(scene, identity, rng, "perceptual" in self.stage.active)
+        losses |= self._denoising(scene, condition.embedding, rng, "perceptual" in self.stage.active)
         return {name: losses[name] for name in self.stage.active}
 
     def _denoising(self, scene: Scene, identity: Tensor, rng: torch.Generator, perceptual: bool) -> dict[str, Tensor]:
@@ -257,10 +249,9 @@ class StageLoop:
         index = torch.randint(len(o.tools.public), (self.stage.batch,), generator=rng)
         seeds = torch.randint(2**62, (self.stage.batch,), generator=rng)
         classes, scene = classes.to(o.device), o.tools.scenes.take(index).to(o.device)
-        raw = o.labels.raw(classes)
-        label = F.normalize(raw, dim=1)
-        losses: dict[str, Tensor] = {"norm": embedding_norm(raw).mean(),
-                                     "align": align(label, o.public[classes]).mean()}
+        condition = o.handover.condition(classes)
+        label = condition.embedding
+        losses = {name: value.mean() for name, value in condition.losses(o.public[classes]).items()}
         if "manifold" in wanted:
             losses["manifold"] = o.manifold.excess(label).mean()
         if "prior" in wanted:
@@ -315,11 +306,11 @@ class StageLoop:
             return None
         look = o.watch.look(stage.identity, o.labels)
         if stage.identity == "mixed" and look.frechet > memory.frechets[-1] + o.watch.jump:
-            memory.horizon *= o.config.slow_down
+            o.handover.horizon *= o.config.slow_down
         memory.frechets.append(look.frechet)
         memory.last = look.values()
         o.run.log(f"{stage.name}-look", step, memory.last)
-        return self._verdict(look) if step >= stage.min_steps else None
+        return self._verdict(look) or self._worn_out() if step >= stage.min_steps else None
 
     def _verdict(self, look: Look) -> str | None:
         stage, watch = self.stage, self.o.watch
@@ -332,16 +323,19 @@ class StageLoop:
             return f"success {look.success:.2f}, identity {look.identity:.2f}"
         return None
 
+    def _worn_out(self) -> str | None:
+        """Early stopping on the Frechet distance (seed 000, section 9.2)."""
+        patience, seen = self.stage.patience, self.memory.frechets
+        if patience is None or len(seen) <= patience or min(seen[-patience:]) < min(seen[:-patience]):
+            return None
+        return f"no lower Frechet distance in {patience} looks"
+
     def _handed_over(self) -> str | None:
-        """Lambda has arrived, the alignment is reached or no longer falling, the Frechet distance is steady."""
+        """The labels have taken over, and the Frechet distance is steady."""
         recent = self.memory.frechets[-3:]
         # With too few public photos for a Frechet distance (NaN) the other rules decide alone.
         steady = len(recent) == 3 and not np.std(recent) >= self.o.watch.jump
-        aligned = self._alignment() < self.stage.align_bound
-        settled = plateau(self.memory.aligns, 20, 0.02)
-        if self.lam < 0.99 or not steady or not (aligned or settled):
-            return None
-        return "handed over: " + ("aligned" if aligned else "alignment no longer falling")
+        return self.o.handover.over(self._alignment()) if steady else None
 
     def _alignment(self) -> float:
         """Distance of label embeddings to what public photos say, whatever lambda makes of its weight."""

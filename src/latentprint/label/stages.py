@@ -11,15 +11,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from latentprint.config import Config
+from latentprint.handover import Source
 
-Identity = Literal["image", "mixed", "label"]
 LossName = Literal["prior", "perceptual", "norm", "align", "cls", "margin", "p_reg", "centre", "id", "contrast",
                    "attribute", "diversity", "manifold"]
 Answer = Literal["top-k", "top-1", "cross-entropy", "max-margin", "poincare"]
 Denoising = Literal["mse", "cosine", "mse+cosine"]
 
 #: What can be computed when the prior is conditioned on a photo, a mix, or a label.
-POSSIBLE: dict[Identity, frozenset[LossName]] = {
+POSSIBLE: dict[Source, frozenset[LossName]] = {
     "image": frozenset({"prior", "perceptual"}),
     "mixed": frozenset({"prior", "perceptual", "norm", "align"}),
     "label": frozenset({"prior", "perceptual", "norm", "align", "cls", "margin", "p_reg", "centre", "id", "contrast",
@@ -40,7 +40,7 @@ class Stage(Config):
     """
 
     name: str = Field("stage", pattern=r"^stage[a-z0-9]*$", description="phase name in the logs, stage...")
-    identity: Identity = Field("image", description="what conditions the prior: image, mixed or label")
+    identity: Source = Field("image", description="what conditions the prior: image, mixed or label")
     adapters: Literal["reference", "all"] = Field("reference", description="LoRA on reference attention alone, or "
                                                                            "also on self-attention and convolutions")
     losses: dict[LossName, Annotated[float, Field(ge=0)]] = Field({"prior": 1.0}, min_length=1,
@@ -56,11 +56,12 @@ class Stage(Config):
     weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="sum as scaled, or learned weights")
     steps: int = Field(100, ge=1, description="step cap")
     min_steps: int = Field(10, ge=1, description="it does not end earlier")
+    patience: int | None = Field(None, ge=1, description="it ends after so many looks in a row without a lower Frechet "
+                                                         "distance; null: never for that")
     batch: int = Field(16, ge=2, description="pictures a step")
     lora_lr: float = Field(1e-4, ge=0, description="learning rate of the adapters")
     embedding_lr: float = Field(1e-3, ge=0, description="learning rate of the label embedding; 0: not trained")
     log_variance_lr: float = Field(1e-4, ge=0, description="learning rate of uncertainty weights")
-    align_bound: float = Field(0.1, ge=0, description="a mixed stage ends below this alignment loss (0 to 4)")
     success_bound: float = Field(1.0, ge=0, le=1, description="a label stage ends at this success on the victim")
     identity_share: float = Field(0.95, ge=0, description="... and this share of the similarity to the embedding "
                                                           "asked for that the untouched prior reaches")
