@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from latentprint.config import load_config
 from latentprint.data.procedural import make_people
+from latentprint.diffusion.prior import TRAIN_STEPS
 from latentprint.engine.loop import Loop
 from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
@@ -226,6 +227,26 @@ def test_a_gradient_reaches_all_that_a_stage_trains_and_nothing_else(
     if small.identity == "image":
         frozen += list(labels.parameters())
     assert all(p.grad is None for p in frozen)
+
+
+def test_a_picture_from_one_prediction_counts_by_how_much_of_it_is_there(tmp_path: Path) -> None:
+    owner = progressive(tmp_path / "run", CONFIG.model_copy(update={"estimate": "one_step"}))
+    owner.add_adapters(LABEL_ONLY)
+    loop = StageLoop(owner, LABEL_ONLY.model_copy(update={"batch": 64}), 0)
+    owner.handover.step("label")
+    label = owner.labels(torch.arange(64) % len(owner.pairs))
+    scene = owner.tools.scenes.take(torch.arange(64) % len(owner.tools.public))
+    picture, weight = loop._picture(label, scene, torch.arange(64), torch.Generator().manual_seed(0))
+    timestep = torch.randint(TRAIN_STEPS, (64,), generator=torch.Generator().manual_seed(0))
+    progress = 1 - timestep.float() / (TRAIN_STEPS - 1)
+    assert torch.allclose(weight, torch.where(progress >= 0.2, progress, 0))
+    assert 0 < (weight == 0).sum() < 64
+    clearest, noisiest = int(progress.argmax()), int(progress.argmin())
+    distance = (picture - scene.image).abs().mean((1, 2, 3))
+    assert distance[clearest] < distance[noisiest], "with little noise it is the attribute image"
+    loss, _ = loop.loss_at(0)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in owner.labels.mlp[2].parameters())
 
 
 def test_lambda_rises_through_stage_one_and_a_longer_horizon_slows_it_without_a_jump(tmp_path: Path) -> None:

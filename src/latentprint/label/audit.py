@@ -88,7 +88,8 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
     networks = {"victim": victim.victim, "teacher": tools.teacher, "judge": bench.judge.network,
                 "prior": tools.swapper.prior, "codec": tools.swapper.codec, "attributes": tools.attributes,
                 "attack_prior": attack.tools.swapper.prior, "labels": attack.progressive.labels,
-                **{e.name: e.victim for e in bench.evaluators}}
+                **{e.name: e.victim for e in bench.evaluators},
+                **dict(zip(config.teachers, tools.teachers.networks[1:], strict=True))}
     run.describe(end=now(), peak_memory_gib=peak_memory(device),
                  hashes={name: checks.weights_hash(network) for name, network in networks.items()})
     report = {"schema": 1, "channels": {"label": section}, "manifest": run.facts,
@@ -137,6 +138,7 @@ class Models:
     victim: Victim
     evaluators: list[Victim]
     teacher: nn.Module
+    others: list[nn.Module]
     judge: nn.Module
     swapper: Swapper
 
@@ -148,18 +150,19 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
         UserError: an asset, victim or evaluator that cannot be used, or that breaks the rules of ``checks``.
     """
     device = pick_device(config.device)
-    teacher, judge = (lay_out(load_asset(name, config.assets), device) for name in (config.teacher, config.judge))
+    teacher, judge, *others = (lay_out(load_asset(name, config.assets), device)
+                               for name in (config.teacher, config.judge, *config.teachers))
     victim = load_classifier(config, config.victim, "victim", data.private_train)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
     _strangers_to_assets(config)
     checks.enforce([
-        checks.judge_is_teacher(judge, teacher),
+        *(checks.judge_is_teacher(judge, each) for each in (teacher, *others)),
         *(checks.evaluator_is_victim(e.name, e, victim) for e in evaluators),
         *(checks.same_architecture(e.name, model.model, config.victim.model, e, victim)
           for e, model in zip(evaluators, config.evaluators, strict=True)),
     ])
-    return Models(victim, evaluators, teacher, judge, load_swapper(config))
+    return Models(victim, evaluators, teacher, others, judge, load_swapper(config))
 
 
 def _strangers_to_assets(config: LabelConfig) -> None:
@@ -168,7 +171,7 @@ def _strangers_to_assets(config: LabelConfig) -> None:
     if not isinstance(private, ProceduralSource):
         return
     own = range(private.first_identity, private.first_identity + private.people)
-    for name in (config.teacher, config.judge, "prior", "codec", "attributes"):
+    for name in (config.teacher, *config.teachers, config.judge, "prior", "codec", "attributes"):
         made = find_asset(name, config.assets)[1].get("config", {})
         first = made.get("first_person", 0)
         trained = range(first, first + made.get("people", 0))
@@ -187,7 +190,7 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
     found = checks.enforce(checks.evaluator_weak(e.name, e.accuracy) for e in evaluators)
     public = with_holes(data.public)
     adapt(config, swapper, models.teacher, public, run)
-    tools = encode(swapper, models.teacher, public)
+    tools = encode(swapper, models.teacher, public, models.others, config.attack.gate)
     judge, teacher = (
         enrolled(network, data, name, find_asset(name, config.assets)[1].get("architecture", ""))
         for network, name in ((models.judge, config.judge), (models.teacher, config.teacher)))

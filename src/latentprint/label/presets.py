@@ -94,8 +94,12 @@ class AttackConfig(Config):
                                                       "mixed stage may end")
     horizon: int = Field(60, ge=1, description="T_anneal, steps from lambda 0 to 1")
     slow_down: float = Field(1.5, ge=1, description="T_anneal grows by this when the Frechet distance jumps")
+    gate: Literal["average", "learned"] = Field("average", description=(
+        "how several teachers weigh: alike, or by how well each tells public people apart"))
     beta: float = Field(1.0, ge=0, description="beta0, weight of the alignment at lambda 0")
     rank: int = Field(8, ge=1, description="LoRA rank; alpha is the same")
+    estimate: Literal["ddim", "one_step"] = Field("ddim", description=(
+        "picture inside the losses: ddim_steps from pure noise, or one prediction on the noisy attribute image"))
     ddim_steps: int = Field(2, ge=1, description="steps of the picture inside the losses")
     gradient_steps: int | None = Field(None, ge=1, description="gradients through the last n of them; null: all")
     augmentations: int = Field(2, ge=1, description="random views of a picture that victim and teacher average over")
@@ -137,6 +141,7 @@ class LabelConfig(Config):
     threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as PyTorch takes")
     assets: Path | None = Field(None, description="folder with networks from 'latentprint pretrain'; null: packaged")
     teacher: str = Field("teacher", description="asset that the attack uses as recogniser")
+    teachers: list[str] = Field([], description="assets that judge pictures beside the teacher while the attack trains")
     judge: str = Field("judge", description="asset that judges identity")
     data: DataConfig = Field(DataConfig(), description="people")
     victim: ModelConfig = Field(ModelConfig(), description="the model under audit")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_adapter
-from latentprint.diffusion.prior import TRAIN_STEPS, progress_of
+from latentprint.diffusion.prior import TRAIN_STEPS, progress_of, signal_and_noise
 from latentprint.diffusion.swap import DenoisingLoss, Scene
 from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, warm_cosine
@@ -259,28 +259,49 @@ class StageLoop:
             losses |= self._denoising(o.tools.scenes.take(photos).to(o.device),
                                       o.tools.embeddings[photos].to(o.device), rng, False)
         if set(wanted) - {"norm", "align", "manifold", "prior"}:
-            picture = o.tools.swapper.ddim(label, scene, seeds, o.config.ddim_steps, o.config.gradient_steps)
-            losses |= self._picture_losses(_clipped(picture), scene, classes, label, rng)
+            picture, weight = self._picture(label, scene, seeds, rng)
+            found = self._picture_losses(_clipped(picture), scene, classes, label, rng)
+            losses |= {name: (value * weight.repeat(len(value) // len(weight))).mean() if value.ndim else value
+                       for name, value in found.items()}  # views of a picture are a batch apart
         return {name: losses[name] for name in (*wanted, "cls_unbounded") if name in losses}
+
+    def _picture(self, label: Tensor, scene: Scene, seeds: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x_hat ``(B, 3, H, W)``, and how much each estimate counts, ``(B,)``.
+
+        A single prediction says little while there is mostly noise: it counts by its progress, and not at all below
+        `LEAST_PROGRESS`. The noise is put on the attribute image, for there is no picture of the class.
+        """
+        o, swapper = self.o, self.o.tools.swapper
+        if o.config.estimate == "ddim":
+            return (swapper.ddim(label, scene, seeds, o.config.ddim_steps, o.config.gradient_steps),
+                    torch.ones(len(label), device=o.device))
+        timestep = torch.randint(TRAIN_STEPS, (len(label),), generator=rng).to(o.device)
+        a, s = signal_and_noise(swapper.schedule, timestep, scene.latent)
+        noise = torch.randn(scene.latent.shape, generator=rng).to(o.device)
+        progress = progress_of(timestep)
+        return (swapper.one_step(label, scene, a * scene.latent + s * noise, timestep),
+                progress * (progress >= LEAST_PROGRESS))
 
     def _picture_losses(self, picture: Tensor, scene: Scene, classes: Tensor, label: Tensor,
                         rng: torch.Generator) -> dict[str, Tensor]:
+        """Of pictures or of their views, ``(B,)`` or ``(views * B,)``; of the whole batch, ``()``."""
         o, views, wanted = self.o, self.o.config.augmentations, set(self.stage.active)
         seen, y = random_views(picture, views, rng), classes.repeat(views)
         losses = self._victim_losses(seen, y, wanted)
-        embedding, asked = o.tools.teacher(seen), label.repeat(views, 1)
-        losses["id"] = identity_cosine(embedding, asked).clamp_min(0).mean()
+        teachers = o.tools.teachers
+        embedding, asked = teachers(seen), teachers.of(label).repeat(views, 1)
+        losses["id"] = identity_cosine(embedding, asked).clamp_min(0)
         if "contrast" in wanted:
             with torch.no_grad():
-                others = o.labels(torch.arange(len(o.pairs), device=o.device))
-            losses["contrast"] = contrastive_identity(embedding, asked, others, self.stage.rival_margin, y).mean()
+                others = teachers.of(o.labels(torch.arange(len(o.pairs), device=o.device)))
+            losses["contrast"] = contrastive_identity(embedding, asked, others, self.stage.rival_margin, y)
         if "diversity" in wanted:
             losses["diversity"], _ = diversity_hinge(o.tools.teacher(picture), classes, o.spread)
         network = o.tools.attributes
         if "attribute" in wanted:
-            losses["attribute"] = attribute_mse(network(picture), scene.attributes, GROUP_COLUMNS).mean()
+            losses["attribute"] = attribute_mse(network(picture), scene.attributes, GROUP_COLUMNS)
         if "perceptual" in wanted:
-            losses["perceptual"] = feature_distance(network.depths(picture), network.depths(scene.image)).mean()
+            losses["perceptual"] = feature_distance(network.depths(picture), network.depths(scene.image))
         return losses
 
     def _victim_losses(self, seen: Tensor, y: Tensor, wanted: set[LossName]) -> dict[str, Tensor]:
@@ -297,7 +318,7 @@ class StageLoop:
             losses["centre"] = 1 - F.cosine_similarity(features, o.directions[y])
             if "p_reg" in wanted:
                 losses["p_reg"] = centre_distance(features / o.centres.length, o.centres.table.weight, y)
-        return {name: value.mean() for name, value in losses.items()}
+        return losses
 
     def after(self, step: int) -> str | None:
         """Look now and then, slow the annealing when the Frechet distance jumps, and say when the stage is over."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from latentprint.diffusion.swap import Scene, Swapper
 from latentprint.engine.device import lay_out, pick_device
 from latentprint.errors import UserError
 from latentprint.label.presets import LabelConfig
+from latentprint.label.teachers import Gate, Teachers, together
 from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.codec import Codec
@@ -28,6 +30,7 @@ class Tools:
 
     Attributes:
         public: photos with holes. scenes: the same, encoded. embeddings: ``(N, 512)`` of the teacher.
+        teachers: all the recognisers that judge pictures while the attack trains; the first is the teacher.
         features: ``(N, 128)`` of the Frechet extractor. axes: ``(128, LOOK_AXES)`` its principal axes.
     """
 
@@ -38,6 +41,7 @@ class Tools:
     embeddings: Tensor
     features: Tensor
     axes: Tensor
+    teachers: Teachers
 
     @property
     def device(self) -> torch.device:
@@ -52,7 +56,7 @@ class Tools:
     def with_prior(self, prior: FaceSwapPrior) -> Tools:
         """The same tools around another prior."""
         swapper = Swapper(prior, self.swapper.codec, self.swapper.attributes)
-        return Tools(swapper, self.teacher, self.public, self.scenes, self.embeddings, self.features, self.axes)
+        return replace(self, swapper=swapper)
 
 
 def load_swapper(config: LabelConfig) -> Swapper:
@@ -74,9 +78,17 @@ def load_swapper(config: LabelConfig) -> Swapper:
     return Swapper(prior, codec, attributes)
 
 
-def encode(swapper: Swapper, teacher: nn.Module, public: ImageSet) -> Tools:
-    """Look at every public photo once."""
+def encode(swapper: Swapper, teacher: nn.Module, public: ImageSet, others: Sequence[nn.Module] = (),
+           gate: Gate = "average") -> Tools:
+    """Look at every public photo once; ``others`` are further teachers.
+
+    Raises:
+        UserError: see `teachers.together`.
+    """
     features = in_batches(swapper.attributes, public.images, "pooled")
     _, _, vectors = torch.linalg.svd(features - features.mean(0), full_matrices=False)
-    return Tools(swapper, teacher, public, swapper.scenes(public), embed(teacher, public.images), features,
-                 vectors[:LOOK_AXES].T)
+    embeddings = embed(teacher, public.images)
+    teachers = together([teacher, *others], [embeddings, *(embed(other, public.images) for other in others)],
+                        public.labels, gate)
+    return Tools(swapper, teacher, public, swapper.scenes(public), embeddings, features, vectors[:LOOK_AXES].T,
+                 teachers)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from latentprint.data.procedural import IDENTITY_NAMES, identity_parameters
 from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.losses.margin import AdaFaceLoss
 from latentprint.metrics.verification import calibrate_pairs
 from latentprint.models.recognisers import EMBEDDING_DIM, Recogniser, build_recogniser, embed
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
@@ -28,8 +29,9 @@ class RecogniserConfig(PretrainConfig):
 
     name: str = Field("teacher", pattern=r"^[a-z][a-z0-9-]*$", description="asset name: teacher or judge")
     architecture: Literal["iresnet", "convnext"] = Field("iresnet", description="iresnet or convnext")
-    margin_kind: Literal["arcface", "cosface"] = Field("arcface", description="additive angle or additive cosine")
-    margin: float = Field(0.4, gt=0, lt=1.5, description="radians for arcface, cosine for cosface")
+    margin_kind: Literal["arcface", "cosface", "adaface"] = Field(
+        "arcface", description="additive angle, additive cosine, or one that adapts to the photo's quality")
+    margin: float = Field(0.4, gt=0, lt=1.5, description="radians for arcface, cosine for cosface, both for adaface")
     scale: float = Field(32.0, gt=0, description="logit scale")
     margin_from: float = Field(0.3, ge=0, le=1, description="share of the steps over which the margin grows from 0")
     parameter_weight: float = Field(20.0, ge=0, description="weight of the auxiliary regression of the person")
@@ -44,6 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {},
     "judge": {"name": "judge", "architecture": "convnext", "margin_kind": "cosface", "margin": 0.3,
               "first_person": 4_000_000},
+    # Two further teachers, for an attack with several.
+    "cosface": {"name": "teacher-cosface", "margin_kind": "cosface", "margin": 0.3, "first_person": 5_000_000},
+    "adaface": {"name": "teacher-adaface", "margin_kind": "adaface", "first_person": 6_000_000},
     "full": {"steps": 30_000, "batch": 512, "people": 20_000},
 }
 
@@ -75,7 +80,8 @@ def pretrain(config: RecogniserConfig, out: Path, resume: bool = False) -> dict[
 
     Loop(run, config.name, optimizer, {"network": network, "margin": margin, "reader": reader}, config.steps,
          warm_cosine(config.steps, 200), clip_norm=5.0, save_every=config.save_every).fit(loss_at)
-    command = "latentprint pretrain recogniser" + (" --preset judge" if config.name == "judge" else "")
+    preset = {values["name"]: f" --preset {preset}" for preset, values in PRESETS.items() if "name" in values}
+    command = "latentprint pretrain recogniser" + preset.get(config.name, "")
     return finish(run, config, "recogniser", config.name, network, command,
                   lambda module: verification(module, config.size), architecture=config.architecture)
 
@@ -83,6 +89,8 @@ def pretrain(config: RecogniserConfig, out: Path, resume: bool = False) -> dict[
 def _margin(config: RecogniserConfig, n_people: int) -> Any:
     if config.margin_kind == "arcface":
         return ArcFaceLoss(n_people, EMBEDDING_DIM, margin=config.margin * 180 / torch.pi, scale=config.scale)
+    if config.margin_kind == "adaface":
+        return AdaFaceLoss(n_people, EMBEDDING_DIM, margin=config.margin, scale=config.scale)
     return CosFaceLoss(n_people, EMBEDDING_DIM, margin=config.margin, scale=config.scale)
 
 
