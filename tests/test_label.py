@@ -24,11 +24,11 @@ from latentprint.label.look import Look
 from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import log_confidence, pseudo_embeddings, random_pairs, top_pairs
 from latentprint.label.presets import PRESETS, AttackConfig, LabelConfig
-from latentprint.label.progressive import Progressive, StageLoop, _clipped
+from latentprint.label.progressive import Progressive, StageLoop
 from latentprint.label.recipes import ARMS, LOSS_PRESETS, with_loss
 from latentprint.label.stages import HAND_OVER, LABEL_ONLY, PROGRESSIVE, WARM_UP, Stage
 from latentprint.label.tools import Tools, encode
-from latentprint.label.views import random_views
+from latentprint.label.views import clipped, random_views
 from latentprint.models.classifiers import build
 from latentprint.models.penultimate import class_directions
 from latentprint.models.preprocess import Preprocess
@@ -342,7 +342,7 @@ def test_views_do_not_shift_under_half_precision() -> None:
 
 def test_pictures_in_losses_are_clipped_but_their_gradient_is_not() -> None:
     x = torch.tensor([-0.5, 0.5, 1.5], requires_grad=True)
-    y = _clipped(x)
+    y = clipped(x)
     assert y.tolist() == [0.0, 0.5, 1.0]
     y.sum().backward()
     assert x.grad is not None and x.grad.tolist() == [1.0, 1.0, 1.0]

@@ -27,6 +27,7 @@ from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
+from latentprint.label.baselines.arms import draw_baselines
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
 from latentprint.label.embedding import spread_within
 from latentprint.label.evaluate import (
@@ -69,7 +70,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
                             command=["latentprint", *sys.argv[1:]], data=data_hashes(data)))
     bench, victim, tools, found = prepare(config, data, models, run)
     warnings += found
-    arms, drawn, attack = draw_arms(config, bench, victim, tools, run)
+    arms, drawn, attack, queries = draw_arms(config, bench, victim, tools, run)
     section = label_section(bench, arms)
     section["protocol"] = protocol(bench, config.attack.images, config.attack.selected)
     section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
@@ -79,6 +80,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
     section["frechet_bounds"] = {"real_vs_real": attack.progressive.watch.real,
                                  "prior_vs_real": attack.progressive.watch.base}
     section["queries"] = {"forward": drawn.n_forward, "backward": drawn.n_backward}
+    section["baseline_queries"] = queries
     warnings += later_flags(section, drawn)
     if is_main():
         section["figures"] = draw_figures(run.path, bench, tools, arms, drawn, attack)
@@ -199,9 +201,13 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
     return bench, victim, tools, [*found, *warnings_of(bench.judge)]
 
 
-def draw_arms(config: LabelConfig, bench: Bench, victim: Classifier, tools: Tools,
-              run: RunDir) -> tuple[dict[str, ArmScores], Reconstruction, ProgressiveAttack]:
-    """Pictures and scores of every arm; all generated arms share classes, seeds and attribute images."""
+def draw_arms(
+    config: LabelConfig, bench: Bench, victim: Classifier, tools: Tools, run: RunDir,
+) -> tuple[dict[str, ArmScores], Reconstruction, ProgressiveAttack, dict[str, dict[str, int]]]:
+    """Pictures and scores of every arm, and the queries of the baselines.
+
+    All generated arms share classes, seeds and attribute images.
+    """
     classes, seeds = sample_seeds(config.seed, victim.victim.n_classes, config.attack.images)
     own = tools.with_prior(copy.deepcopy(tools.swapper.prior))
     attack = ProgressiveAttack(own, config.attack, run, config.seed, config.precision, config.save_every)
@@ -216,9 +222,12 @@ def draw_arms(config: LabelConfig, bench: Bench, victim: Classifier, tools: Tool
     arms["attack_selected"] = arms["attack"].take(drawn.selected.numpy())
     for name, other in others.items():
         arms[name] = score(bench, other(victim.victim, classes, seeds).images, classes)
+    baselines = draw_baselines(config, victim.victim, tools, classes, seeds, drawn.n_backward, run)
+    arms |= {name: score(bench, made.images, classes) for name, made in baselines.items()}
     heldout = bench.data.private_heldout
     arms["ceiling"] = score(bench, heldout.images, heldout.labels)
-    return arms, drawn, attack
+    queries = {name: {"forward": made.n_forward, "backward": made.n_backward} for name, made in baselines.items()}
+    return arms, drawn, attack, queries
 
 
 def later_flags(section: dict[str, Any], drawn: Reconstruction) -> list[str]:

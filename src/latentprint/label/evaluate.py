@@ -20,6 +20,7 @@ from torch import Tensor
 
 from latentprint import checks
 from latentprint.data.splits import AuditData
+from latentprint.label.baselines.settings import ARM_KEYS
 from latentprint.label.classifiers import Classifier, penultimate, scores
 from latentprint.label.enrolment import LOOSE, STRICT, Recogniser, enrolled, warnings_of
 from latentprint.metrics.classification import confidence, topk_hits
@@ -140,6 +141,7 @@ def label_section(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]
     section["leak"] = _leak(bench, arms)
     if "pseudo_label" in arms:
         section["gain_over_pseudo_label"] = _gain(bench, arms["attack"], arms["pseudo_label"])
+    section["gain_over"] = {key: _gain(bench, arms["attack"], arms[key]) for key in ARM_KEYS.values() if key in arms}
     section["grid_caption"] = grid_caption(int(np.bincount(arms["attack"].classes).max()))
     section["per_identity"] = _per_identity(bench, arms)
     section["evaluators"] = [{"name": e.name, "architecture": e.architecture, "accuracy": e.accuracy, "n": e.n}

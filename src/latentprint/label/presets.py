@@ -11,6 +11,7 @@ from latentprint.config import Config
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.device import DeviceName, Precision
 from latentprint.handover import Annealing, Pace
+from latentprint.label.baselines.settings import BaselineName, BaselineSettings
 from latentprint.label.recipes import GUIDE, Arm, LossPreset, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
 from latentprint.models.recognisers import FACE_CROP
@@ -150,6 +151,9 @@ class LabelConfig(Config):
                                               min_length=1, description="models that judge, of other architectures")
     adapt: AdaptConfig = Field(AdaptConfig(), description="fitting codec and prior to the public people")
     attack: AttackConfig = Field(AttackConfig(), description="the attack")
+    baselines: list[BaselineName] = Field([], description="other attacks that are given as many of the victim's "
+                                                          "gradients: mi-face, embedding-search, ppa, direct, guidance")
+    baseline_settings: BaselineSettings = Field(BaselineSettings(), description="settings of the baselines")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
     save_every: int = Field(50, ge=1, description="steps between checkpoints")
 

@@ -27,7 +27,7 @@ from latentprint.label.pairing import public_features
 from latentprint.label.presets import AttackConfig
 from latentprint.label.stages import Answer, Denoising, LossName, Stage
 from latentprint.label.tools import Tools
-from latentprint.label.views import random_views
+from latentprint.label.views import clipped, random_views
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.classification import (
     Bounded,
@@ -260,7 +260,7 @@ class StageLoop:
                                       o.tools.embeddings[photos].to(o.device), rng, False)
         if set(wanted) - {"norm", "align", "manifold", "prior"}:
             picture, weight = self._picture(label, scene, seeds, rng)
-            found = self._picture_losses(_clipped(picture), scene, classes, label, rng)
+            found = self._picture_losses(clipped(picture), scene, classes, label, rng)
             losses |= {name: (value * weight.repeat(len(value) // len(weight))).mean() if value.ndim else value
                        for name, value in found.items()}  # views of a picture are a batch apart
         return {name: losses[name] for name in (*wanted, "cls_unbounded") if name in losses}
@@ -363,8 +363,3 @@ class StageLoop:
         o = self.o
         with torch.no_grad():
             return float(align(o.labels(torch.arange(len(o.pairs), device=o.device)), o.public).mean())
-
-
-def _clipped(picture: Tensor) -> Tensor:
-    """Clipped to [0, 1] going forward, as the final picture will be; the gradient passes as if it were not."""
-    return picture + (picture.clamp(0, 1) - picture).detach()

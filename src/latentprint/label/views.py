@@ -24,6 +24,11 @@ def random_views(x: Tensor, count: int, rng: torch.Generator, width: float = 1.0
         return _warped(x.float().repeat(count, 1, 1, 1), rng, 0.05 * width, 0.03 * width, 0.04 * width, 0.08 * width)
 
 
+def clipped(picture: Tensor) -> Tensor:
+    """Clipped to [0, 1] going forward, as the final picture will be; the gradient passes as if it were not."""
+    return picture + (picture.clamp(0, 1) - picture).detach()
+
+
 def _warped(views: Tensor, rng: torch.Generator, turn: float, shift: float, zoom: float, light: float) -> Tensor:
     unit = torch.rand(len(views), 5, generator=rng).to(views) * 2 - 1
     angle, scale = turn * unit[:, 0], 1 + zoom * unit[:, 1]
