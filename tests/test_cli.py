@@ -196,7 +196,7 @@ def test_bad_settings_exit_2_before_anything_runs(
 @pytest.mark.parametrize(
     "command",
     [
-        "audit template", "audit feature", "defend label", "defend template", "defend feature",
+        "audit template", "audit feature", "defend template", "defend feature",
         "study run", "study show",
     ],
 )  # fmt: skip

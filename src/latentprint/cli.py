@@ -102,6 +102,13 @@ def _audit_label() -> Job:
     return Job(LabelConfig, PRESETS, run_audit)
 
 
+def _defend_label() -> Job:
+    from latentprint.label.defend import DEFEND_PRESETS, run_defend
+    from latentprint.label.presets import LabelConfig
+
+    return Job(LabelConfig, DEFEND_PRESETS, run_defend)
+
+
 def _pretrain(what: str) -> Job:
     module = importlib.import_module(f"latentprint.pretrain.{what}")
     return Job(getattr(module, f"{what.capitalize()}Config"), module.PRESETS, module.pretrain)
@@ -136,6 +143,11 @@ _add_job(
     audit, "audit label", _audit_label, _show_report,
     "How much a classifier's outputs and gradients give away of the faces of its classes.",
 )  # fmt: skip
+_add_job(
+    defend, "defend label", _defend_label, _show_report,
+    "What a defence of a classifier costs in accuracy and saves in leak: `defence.kind` label-smoothing (the default, "
+    "negative), bido or dp-sgd.",
+)  # fmt: skip
 for what, purpose in {
     "codec": "The autoencoder between images and latents.",
     "recogniser": "A face-recognition network: the teacher, or with `--preset judge` the judge.",
@@ -159,7 +171,7 @@ def _add_later(group: typer.Typer, command: str) -> None:
 
 for group, command in (
     (audit, "audit template"), (audit, "audit feature"),
-    (defend, "defend label"), (defend, "defend template"), (defend, "defend feature"),
+    (defend, "defend template"), (defend, "defend feature"),
     (study, "study run"), (study, "study show"),
 ):  # fmt: skip
     _add_later(group, command)

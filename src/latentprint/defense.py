@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentprint.victim import Victim
 
 
 class Defense(Victim):
     """A defended victim. Subclasses override `defended`, or `training_term`, or both.
+
+    One that changes the loss itself, or needs the forward pass that the loss was taken of, overrides
+    `training_loss`, and calls the base class's at strength 0.
 
     Defences nest: the victim given may be a defence. Queries are counted once, by the counter of the
     innermost victim, whose access also holds.
@@ -39,6 +42,10 @@ class Defense(Victim):
         """The victim that is defended."""
         return self.module
 
+    @property
+    def network(self) -> nn.Module:
+        return self.victim.network
+
     def defended(self, x: Tensor) -> Tensor:
         """Defended logits ``(B, C)`` of ``(B, 3, H, W)`` images in [0, 1], by way of ``self.victim.logits``.
 
@@ -57,6 +64,11 @@ class Defense(Victim):
             ``(B,)``, to be multiplied by `strength`; zeros by default.
         """
         return x.new_zeros(len(x))
+
+    def training_loss(self, x: Tensor, y: Tensor, progress: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The inner victim's own loss plus ``strength * training_term``; see `Victim.training_loss`."""
+        loss, logits = self.victim.training_loss(x, y, progress)
+        return (loss + self.strength * self.training_term(x, y) if self.strength > 0 else loss), logits
 
     @final
     def logits(self, x: Tensor) -> Tensor:

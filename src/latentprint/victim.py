@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from latentprint.checks import nan_weights, victim_outputs
 from latentprint.errors import UserError
+from latentprint.losses.classification import cross_entropy
 from latentprint.models.loading import first_line, load_module
 from latentprint.models.penultimate import penultimate
 from latentprint.models.preprocess import Preprocess
@@ -119,6 +120,25 @@ class Victim(nn.Module):
     def penultimate(self, x: Tensor) -> Tensor:
         """Penultimate features ``(B, D)`` of images in [0, 1], uncounted: not for attacks."""
         return penultimate(self.module, self.preprocess(x))
+
+    def training_loss(self, x: Tensor, y: Tensor, progress: float = 0.0) -> tuple[Tensor, Tensor]:
+        """What its owner minimises in training: cross-entropy, unless a defence says otherwise.
+
+        Args:
+            x: ``(B, 3, H, W)`` in [0, 1].
+            y: ``(B,)`` int64.
+            progress: share of the training that is done, in [0, 1).
+
+        Returns:
+            The loss of each sample, ``(B,)``, and the logits ``(B, C)`` it was taken of.
+        """
+        logits = self.logits(x)
+        return cross_entropy(logits.float(), y), logits
+
+    @property
+    def network(self) -> nn.Module:
+        """The bare classifier, whatever defends it."""
+        return self.module
 
     def freeze(self) -> Self:
         """Eval mode for good, and no gradient for the weights. The state of every new victim."""

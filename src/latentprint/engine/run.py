@@ -19,8 +19,8 @@ import yaml
 from latentprint.engine.state import load_state, save_state, write_text
 from latentprint.errors import UserError
 
-_PACKAGES = ("latentprint", "torch", "torchvision", "diffusers", "peft", "accelerate", "pytorch-metric-learning",
-             "numpy", "scipy", "scikit-learn")  # fmt: skip
+_PACKAGES = ("latentprint", "torch", "torchvision", "diffusers", "peft", "accelerate", "opacus",
+             "pytorch-metric-learning", "numpy", "scipy", "scikit-learn")  # fmt: skip
 
 
 class RunDir:

@@ -6,9 +6,10 @@ import copy
 import hashlib
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
 from latentprint.label.baselines.arms import draw_baselines
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
+from latentprint.label.defenses import defence_facts, defended
 from latentprint.label.embedding import spread_within
 from latentprint.label.evaluate import (
     ArmScores,
@@ -49,8 +51,21 @@ from latentprint.types import Reconstruction
 from latentprint.victim import Victim
 
 
-def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+class Audited(NamedTuple):
+    """An audit before its verdict: what judged, the victim, every arm's scores and the section of report.json."""
+
+    bench: Bench
+    victim: Classifier
+    arms: Mapping[str, ArmScores]
+    section: dict[str, Any]
+
+
+def run_audit(config: LabelConfig, out: Path, resume: bool = False,
+              before_verdict: Callable[[Audited], None] | None = None) -> dict[str, Any]:
     """Audit a classifier and write ``out``; returns what report.json holds.
+
+    Args:
+        before_verdict: sees the results, and may add to their section, before the verdict is written.
 
     Raises:
         UserError: settings, files or data that cannot be used; nothing is half-written before the data are checked.
@@ -79,12 +94,16 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
     section["stages"] = [vars(result) for result in attack.progressive.results]
     section["frechet_bounds"] = {"real_vs_real": attack.progressive.watch.real,
                                  "prior_vs_real": attack.progressive.watch.base}
+    if facts := defence_facts(config, victim.victim):
+        section["defence"] = facts
     section["queries"] = {"forward": drawn.n_forward, "backward": drawn.n_backward}
     section["baseline_queries"] = queries
     warnings += later_flags(section, drawn)
     if is_main():
         section["figures"] = draw_figures(run.path, bench, tools, arms, drawn, attack)
         section["grid"] = "images/grid.png"
+    if before_verdict is not None:
+        before_verdict(Audited(bench, victim, arms, section))
     section["verdict"] = verdict(section)
     section["seconds"] = time.perf_counter() - began
     networks = {"victim": victim.victim, "teacher": tools.teacher, "judge": bench.judge.network,
@@ -154,7 +173,8 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     device = pick_device(config.device)
     teacher, judge, *others = (lay_out(load_asset(name, config.assets), device)
                                for name in (config.teacher, config.judge, *config.teachers))
-    victim = load_classifier(config, config.victim, "victim", data.private_train)
+    train = data.private_train
+    victim = defended(load_classifier(config, config.victim, "victim", train), config, len(train), train.size)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
     _strangers_to_assets(config)

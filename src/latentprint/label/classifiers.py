@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
@@ -13,6 +12,7 @@ from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, step_generator
+from latentprint.label.dpsgd import DPSGD, train_privately
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
 from latentprint.models.preprocess import Preprocess
@@ -49,15 +49,27 @@ def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, trai
     """Train it on the private people if it is a named architecture without weights, and measure it."""
     device = pick_device(config.device)
     lay_out(victim, device)
-    if model.weights is None and model.model.startswith(_TRAINABLE):
+    if isinstance(victim, DPSGD) and victim.strength > 0:
+        train_privately(config, model, victim, train, run, device)
+    elif is_trained_here(model):
         train_classifier(config, model, victim.name, victim, train, run, device)
-    hits = (scores(victim, heldout.images).argmax(1) == heldout.labels).float()
-    return Classifier(victim, victim.name, model.model, float(hits.mean()), len(hits))
+    right = hits(victim, heldout)
+    return Classifier(victim, victim.name, model.model, float(right.mean()), len(right))
+
+
+def is_trained_here(model: ModelConfig) -> bool:
+    """Whether it is a named architecture without weights."""
+    return model.weights is None and model.model.startswith(_TRAINABLE)
+
+
+def hits(victim: Victim, photos: ImageSet) -> Tensor:
+    """1 where the victim's first guess is right, else 0: ``(N,)`` float32."""
+    return (scores(victim, photos.images).argmax(1) == photos.labels).float()
 
 
 def train_classifier(config: LabelConfig, model: ModelConfig, name: str, victim: Victim, data: ImageSet, run: RunDir,
                      device: torch.device) -> None:
-    """Cross-entropy on augmented photos; the victim is frozen again afterwards."""
+    """Its `training_loss` (cross-entropy) on augmented photos; the victim is frozen again afterwards."""
     victim.unfreeze()
     optimizer = torch.optim.AdamW(victim.parameters(), model.lr, weight_decay=5e-2)
 
@@ -67,8 +79,8 @@ def train_classifier(config: LabelConfig, model: ModelConfig, name: str, victim:
         x = random_views(data.floats(index).to(device), 1, rng, model.augment).clamp(0, 1)
         y = data.labels[index].to(device)
         with autocast(device, config.precision):
-            logits = victim.logits(x)
-        return F.cross_entropy(logits.float(), y), {"accuracy": (logits.argmax(1) == y).float().mean()}
+            loss, logits = victim.training_loss(x, y, step / model.steps)
+        return loss.mean(), {"accuracy": (logits.argmax(1) == y).float().mean()}
 
     Loop(run, name, optimizer, {"model": victim}, model.steps, warm_cosine(model.steps, 50), clip_norm=5.0,
          save_every=config.save_every).fit(loss_at)

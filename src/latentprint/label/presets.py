@@ -12,6 +12,7 @@ from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.device import DeviceName, Precision
 from latentprint.handover import Annealing, Pace
 from latentprint.label.baselines.settings import BaselineName, BaselineSettings
+from latentprint.label.protection import DefenceConfig, NoDefence
 from latentprint.label.recipes import GUIDE, Arm, LossPreset, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
 from latentprint.models.recognisers import FACE_CROP
@@ -146,6 +147,7 @@ class LabelConfig(Config):
     judge: str = Field("judge", description="asset that judges identity")
     data: DataConfig = Field(DataConfig(), description="people")
     victim: ModelConfig = Field(ModelConfig(), description="the model under audit")
+    defence: DefenceConfig = Field(NoDefence(), description="how the victim is trained to give less away")
     evaluators: list[EvaluatorConfig] = Field([EvaluatorConfig(model="builtin:resnet"),
                                                EvaluatorConfig(model="builtin:mixer", steps=1000)],
                                               min_length=1, description="models that judge, of other architectures")

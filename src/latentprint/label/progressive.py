@@ -107,7 +107,7 @@ class Progressive:
         if config.initial == "mapped" or {"centre", "p_reg"} & wanted:
             features = public_features(victim, tools.public)
             self.origin = features.mean(0).to(self.device)
-            self.directions = class_directions(victim.module, victim.n_classes).to(self.device)
+            self.directions = class_directions(victim.network, victim.n_classes).to(self.device)
         if config.initial == "mapped":
             mapping = fit_map(features - features.mean(0), tools.embeddings, run, seed, self.device,
                               steps=config.map_steps, noise=config.map_noise)

@@ -8,9 +8,11 @@ from latentprint.losses.classification import (
     cross_entropy,
     max_margin,
     poincare,
+    smoothed_cross_entropy,
     top_k_margin,
 )
 from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
+from latentprint.losses.dependence import hsic, normalised_hsic
 from latentprint.losses.diversity import diversity_hinge
 from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine
 from latentprint.losses.perceptual import feature_distance
@@ -29,11 +31,14 @@ __all__ = [
     "diversity_hinge",
     "embedding_norm",
     "feature_distance",
+    "hsic",
     "identity_cosine",
     "max_margin",
+    "normalised_hsic",
     "poincare",
     "prior_cosine",
     "prior_mse",
     "progress_weight",
+    "smoothed_cross_entropy",
     "top_k_margin",
 ]

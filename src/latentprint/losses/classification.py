@@ -30,6 +30,23 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
+def smoothed_cross_entropy(logits: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """Cross-entropy against ``(1 - alpha) onehot(y) + alpha / C``: a share ``alpha`` of the label spread evenly.
+
+    Args:
+        logits: ``(B, C)``. y: ``(B,)`` int64.
+        alpha: at most 1. Above 0 it holds confidence back. Below 0 the other classes get negative labels: the loss
+            has no lower bound, and keeps driving the wrong classes' probabilities down.
+
+    Returns:
+        ``(B,)``; at ``alpha`` 0 `cross_entropy` bit for bit.
+
+    Source: Szegedy et al. 2016 (arXiv:1512.00567), section 7; alpha below 0: Struppek et al. 2024
+    (arXiv:2310.06549).
+    """
+    return (1 - alpha) * cross_entropy(logits, y) - alpha * logits.log_softmax(1).mean(1)
+
+
 def adaptive_k(n_classes: int) -> int:
     """How many rivals count: ``max(2, min(5, C // 20))``, at most all C - 1. Source: notes, loss B1."""
     return min(max(2, min(5, n_classes // 20)), n_classes - 1)

@@ -90,7 +90,7 @@ def verdict(section: Mapping[str, Any]) -> str:
     sentences = [_reached(head), _ends(head), _leak(head), _by_class(head, section)]
     if head.has_room:
         sentences += [_against_baseline(head), _against_prior(head)]
-    return " ".join(sentence for sentence in (*sentences, *cautions(section)) if sentence)
+    return " ".join(sentence for sentence in (*sentences, _defence(section), *cautions(section)) if sentence)
 
 
 def cautions(section: Mapping[str, Any]) -> list[str]:
@@ -147,6 +147,38 @@ def _by_class(head: Headline, section: Mapping[str, Any]) -> str:
         return ""
     return (f"Yet the evaluators name the right person for {percent(top1.value)} of the images, where without the "
             f"classifier they do for {percent(floor.value)}: it gave something of its people away.")
+
+
+def _defence(section: Mapping[str, Any]) -> str:
+    """What the defence changed in leak and in accuracy; whether surely, by the paired intervals."""
+    found = mapping(section.get("defence"))
+    before, after = Measured.of(mapping(found.get("undefended")).get("leak")), Measured.of(section.get("leak"))
+    less, cost = Measured.of(found.get("leak_reduction")), Measured.of(found.get("accuracy_cost"))
+    if before.value is None or after.value is None or less.bounds is None:
+        return ""
+    low, high = less.bounds
+    if surely(less):
+        said = (f"The defence {'lowered' if low > 0 else 'raised'} the leak from {percent(before.value)} to "
+                f"{percent(after.value)}")
+    else:
+        said = (f"With the defence the leak is {percent(after.value)} instead of {percent(before.value)}, but the 95% "
+                f"interval of the reduction ({names.points(low)} to {names.points(high)} points) holds zero")
+    return f"{said}{_price(cost)}."
+
+
+def _price(cost: Measured) -> str:
+    if cost.value is None:
+        return ""
+    if not surely(cost):
+        return ", with no sure change in accuracy"
+    points = names.points(abs(cost.value))
+    counted = f"{points} point{'' if points == '1' else 's'} of accuracy"
+    return f", at a cost of {counted}" if cost.value > 0 else f", and gained {counted}"
+
+
+def surely(difference: Measured) -> bool:
+    """Whether the 95% interval of a difference is known and does not hold zero."""
+    return difference.bounds is not None and (difference.bounds[0] > 0 or difference.bounds[1] < 0)
 
 
 def _against_baseline(head: Headline) -> str:

@@ -93,6 +93,11 @@ CHANNELS = {
 }
 
 
+def points(share: float) -> str:
+    """A difference of shares in percentage points: "3", or "0.4" below one."""
+    return percent(share, sign=False)
+
+
 def metric(name: str) -> Metric:
     """The known metric, or one that shows plain numbers under its own name."""
     return METRICS.get(name) or Metric(title(name))

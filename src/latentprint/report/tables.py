@@ -175,6 +175,38 @@ def _accuracy_cell(raw: object) -> Cell:
     return Cell(f"{100 * measured.value:.1f}%", names.METRICS["top1"].interval(measured), measured.value)
 
 
+DEFENCE = (("Accuracy on held-out photos", "accuracy"), ("Leak", "leak"), ("Attack", "attack"),
+           ("Pseudo-label baseline", "pseudo_label"))
+
+
+def defence_table(section: Mapping[str, Any]) -> Table:
+    """The undefended and the defended victim side by side, and the paired differences where they were measured."""
+    found = mapping(section.get("defence"))
+    undefended = mapping(found.get("undefended"))
+    if not undefended:
+        return Table((), ())
+    head = Headline.of(section)
+    before = {**undefended, "accuracy": found.get("undefended_accuracy")}
+    after = {"accuracy": Measured.of(found.get("accuracy")), "leak": head.leak, "attack": head.attack,
+             "pseudo_label": head.pseudo_label}
+    share = names.Metric("", is_share=True)
+    shown = {key: share if key in ("accuracy", "leak") else head.metric for _, key in DEFENCE}
+    rows = [Row("Undefended", tuple(_measured_cell(shown[key], Measured.of(before.get(key))) for _, key in DEFENCE)),
+            Row("Defended", tuple(_measured_cell(shown[key], after[key]) for _, key in DEFENCE))]
+    less, cost = Measured.of(found.get("leak_reduction")), Measured.of(found.get("accuracy_cost"))
+    rows.append(Row("Saved or lost", (_points_cell(cost, "lost"), _points_cell(less, "saved"), Cell("–"), Cell("–")),
+                    "paired, person by person"))
+    return Table(tuple(Column(label) for label, _ in DEFENCE), tuple(rows))
+
+
+def _points_cell(difference: Measured, word: str) -> Cell:
+    """A difference of shares in percentage points, "3 points lost"."""
+    if difference.value is None:
+        return Cell(NOT_MEASURED)
+    small = "" if difference.bounds is None else " to ".join(map(names.points, difference.bounds))
+    return Cell(f"{names.points(difference.value)} points {word}", small, difference.value)
+
+
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
 BARRED = "match_rate"
 PEOPLE = {

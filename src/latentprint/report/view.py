@@ -14,6 +14,7 @@ from latentprint.report.pictures import Picture
 from latentprint.report.tables import (
     Table,
     arms_table,
+    defence_table,
     models_table,
     people_table,
     recognisers_table,
@@ -55,6 +56,8 @@ class Channel:
     gauge: Gauge | None
     grid: Figure | None
     figures: tuple[Figure, ...]
+    defence: Table
+    defence_settings: tuple[tuple[str, str], ...]
     arms: Table
     people: Table
     models: Table
@@ -85,7 +88,8 @@ class Channel:
     @property
     def parts(self) -> list[tuple[str, str]]:
         """Id suffix and title of the parts that this channel has, in the page's order."""
-        optional = [("faces", "Faces", self.grid), ("arms", "Numbers", self.arms),
+        optional = [("defence", "Defence", self.defence_settings), ("faces", "Faces", self.grid),
+                    ("arms", "Numbers", self.arms),
                     ("people", "Each person", self.people),
                     ("models", "Judges", self.models or self.recognisers),
                     ("training", "Training", self.figures or self.stages),
@@ -118,6 +122,8 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         gauge=gauge(head),
         grid=_grid(section, pictures),
         figures=tuple(figure for figure in figures if figure.file),
+        defence=defence_table(section),
+        defence_settings=defence_settings(mapping(section.get("defence"))),
         arms=arms_table(name, section),
         people=people_table(section),
         models=models_table(section),
@@ -126,6 +132,12 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         protocol=tuple(flatten(section.get("protocol"))),
         seconds=duration(number(section.get("seconds"))),
     )
+
+
+def defence_settings(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Kind, strength, settings and privacy of the defence, without the numbers of the table beside them."""
+    compared = ("accuracy", "undefended_accuracy", "accuracy_cost", "undefended", "leak_reduction")
+    return tuple(flatten({key: value for key, value in found.items() if key not in compared}))
 
 
 def picture_names(section: Mapping[str, Any]) -> list[str]:

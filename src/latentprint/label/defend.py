@@ -1,0 +1,104 @@
+"""``latentprint defend label``: the same audit of an undefended and of a defended victim, compared person by person.
+
+The run directory is that of the defended victim; the undefended audit, a run of its own, lies in ``undefended/``.
+People, seeds, attack, judge and evaluators are the same, so whatever differs is the defence's doing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentprint.engine.loop import accelerator, is_main
+from latentprint.engine.run import check_out
+from latentprint.errors import UserError
+from latentprint.label.audit import Audited, audit_data, load_models, run_audit
+from latentprint.label.classifiers import hits
+from latentprint.label.evaluate import HEADLINE
+from latentprint.label.presets import PRESETS, LabelConfig
+from latentprint.label.protection import NoDefence
+from latentprint.report.html import render_run
+from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+
+UNDEFENDED = "undefended"
+DEFEND_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    name: {**preset, "defence": {"kind": "label-smoothing"}} for name, preset in PRESETS.items()
+}
+
+
+def run_defend(config: LabelConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Train and audit the undefended and the defended victim; returns the defended one's report, with both compared.
+
+    Raises:
+        UserError: no defence is named, or as `run_audit`; what concerns the defence is found before anything is spent.
+        RunFailed: training broke down.
+    """
+    if isinstance(config.defence, NoDefence):
+        raise UserError("defend label: defence.kind is none; choose label-smoothing, bido or dp-sgd, or audit an "
+                        "undefended victim by 'latentprint audit label'")
+    if is_main():
+        check_out(out, resume)
+    load_models(config, audit_data(config)[0])
+    found: list[Audited] = []
+    run_audit(config.model_copy(update={"defence": NoDefence()}), out / UNDEFENDED, resume, found.append)
+    if is_main():
+        render_run(out / UNDEFENDED)
+        share_checkpoints(out / UNDEFENDED, out)
+    accelerator().wait_for_everyone()
+    return run_audit(config, out, resume, lambda after: after.section["defence"].update(compared(found[0], after)))
+
+
+def share_checkpoints(source: Path, target: Path) -> None:
+    """Copy what both audits train alike, evaluators and fitted codec and prior, so that it is trained once."""
+    folder = target / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for phase in [*source.glob("checkpoints/evaluator-*"), *source.glob("checkpoints/adapt-*")]:
+        if not (folder / phase.name).exists():
+            fresh = folder / f"{phase.name}.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.copytree(phase, fresh)
+            fresh.rename(folder / phase.name)
+
+
+def compared(before: Audited, after: Audited) -> dict[str, Any]:
+    """What the defence cost and bought, for report.json: differences are paired and bootstrapped over identities.
+
+    Returns:
+        ``accuracy``, ``undefended_accuracy`` and their difference ``accuracy_cost`` on held-out photos;
+        ``undefended``, the other audit's headline numbers; and ``leak_reduction``.
+    """
+    heldout = after.bench.data.private_heldout
+    right = [hits(found.victim.victim, heldout).double().numpy() for found in (before, after)]
+    section = before.section
+    return {
+        "accuracy": _interval(after, right[1], heldout.labels.numpy()),
+        "undefended_accuracy": _interval(after, right[0], heldout.labels.numpy()),
+        "accuracy_cost": _interval(after, right[0] - right[1], heldout.labels.numpy()),
+        "undefended": {**{key: section[key] for key in ("leak", "attack", "floor", "ceiling")},
+                       "pseudo_label": section["arms"]["pseudo_label"].get(HEADLINE), "report": f"{UNDEFENDED}/"},
+        "leak_reduction": leak_reduction(before, after),
+    }
+
+
+def leak_reduction(before: Audited, after: Audited) -> dict[str, float | int | None]:
+    """Leak of the undefended minus that of the defended victim, the same identities drawn for both.
+
+    Pictures are paired: the same class, seed and attribute image. Both audits have the same floor and ceiling, so
+    the difference is a leak too, of an attack that exceeds the floor by as much as one attack exceeds the other.
+    """
+    attacks = [found.arms["attack"].values[HEADLINE] for found in (before, after)]
+    floor, ceiling = after.arms["floor"], after.arms["ceiling"]
+    ends = [floor.values[HEADLINE], ceiling.values[HEADLINE]]
+    if not all(np.isfinite(values).all() for values in (*attacks, *ends)):
+        return {"value": None, "low": None, "high": None, "n": 0}
+    gap = Arm(attacks[0] - attacks[1] + ends[0], after.arms["attack"].classes)
+    return leak_interval(gap, Arm(ends[0], floor.classes), Arm(ends[1], ceiling.classes),
+                         n_resamples=after.bench.resamples, seed=after.bench.seed).to_json()
+
+
+def _interval(found: Audited, values: np.ndarray, people: np.ndarray) -> dict[str, float | int | None]:
+    return bootstrap_by_identity(values, people, n_resamples=found.bench.resamples, seed=found.bench.seed).to_json()
