@@ -6,7 +6,7 @@ import copy
 import hashlib
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from latentprint.label.evaluate import (
     score,
     warnings_of,
 )
+from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import Tools, encode, load_swapper
@@ -78,6 +79,8 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False) -> dict[str,
     section["stages"] = [vars(result) for result in attack.progressive.results]
     section["frechet_bounds"] = {"real_vs_real": attack.progressive.watch.real,
                                  "prior_vs_real": attack.progressive.watch.base}
+    section["diagnosis"] = [asdict(finding) for finding in attack.progressive.diagnosis()]
+    section["geometry"] = geometry_section(attack.progressive.labels, attack.tools)
     section["queries"] = {"forward": drawn.n_forward, "backward": drawn.n_backward}
     warnings += later_flags(section, drawn)
     if is_main():
