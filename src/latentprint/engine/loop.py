@@ -225,9 +225,15 @@ def is_main() -> bool:
     return accelerator().is_main_process
 
 
+@cache
+def terminal() -> Console:
+    """The one console on stderr: only lines that go through the console of a progress bar leave it whole."""
+    return Console(stderr=True)
+
+
 def progress() -> Progress:
     """A progress bar on stderr; silent when nobody watches."""
-    console = Console(stderr=True)
+    console = terminal()
     columns: Iterable[Any] = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(),
                               TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not is_main())
@@ -236,7 +242,7 @@ def progress() -> Progress:
 def say(line: str) -> None:
     """One line on stderr, above the progress bar where there is one; the main process alone speaks."""
     if is_main():
-        Console(stderr=True).print(Text(line), soft_wrap=True)
+        terminal().print(Text(line), soft_wrap=True)
 
 
 def warm_cosine(steps: int, warmup: int = 0, floor: float = 0.02) -> Callable[[int], float]:
