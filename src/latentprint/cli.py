@@ -190,11 +190,22 @@ def demo(
 
 
 @app.command()
-def report(directory: RunDirectory) -> None:
-    """Write report.html again from report.json and the run's files."""
+def report(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where a comparison goes; by default into the first DIR.")
+    ] = None,
+) -> None:
+    """Write report.html again from report.json and the run's files; of several runs, comparison.html."""
+    from latentprint.report.compare import compare_runs
     from latentprint.report.html import render_run
 
-    typer.echo(f"report: {render_run(directory)}")
+    if len(directories) > 1:
+        typer.echo(f"comparison: {compare_runs(directories, out)}")
+    elif out is not None:
+        raise UserError("--out is for a comparison: give two run directories or more")
+    else:
+        typer.echo(f"report: {render_run(directories[0])}")
 
 
 @app.command(epilog="`latentprint gate runs/demo --max label.leak=0.2 --max label.metrics.top1=0.5`")

@@ -26,6 +26,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 from torch import Tensor, nn
 
 from latentprint.engine.device import chosen_device
@@ -114,7 +115,8 @@ class Loop:
                 if stop:
                     self.done, self.reason = True, stop
                 if self.step % self.log_every == 0 or self.step == self.steps or self.done:
-                    self.run.log(self.name, self.step, {k: float(v) for k, v in values.items()})
+                    skipped = {"skipped": self.skipped} if self.skipped else {}
+                    self.run.log(self.name, self.step, {k: float(v) for k, v in values.items()} | skipped)
                 if self.step % self.save_every == 0 and self.step < self.steps and not self.done:
                     self._save()
                 bar.update(task, completed=self.step)
@@ -223,12 +225,24 @@ def is_main() -> bool:
     return accelerator().is_main_process
 
 
+@cache
+def terminal() -> Console:
+    """The one console on stderr: only lines that go through the console of a progress bar leave it whole."""
+    return Console(stderr=True)
+
+
 def progress() -> Progress:
     """A progress bar on stderr; silent when nobody watches."""
-    console = Console(stderr=True)
+    console = terminal()
     columns: Iterable[Any] = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(),
                               TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not is_main())
+
+
+def say(line: str) -> None:
+    """One line on stderr, above the progress bar where there is one; the main process alone speaks."""
+    if is_main():
+        terminal().print(Text(line), soft_wrap=True)
 
 
 def warm_cosine(steps: int, warmup: int = 0, floor: float = 0.02) -> Callable[[int], float]:

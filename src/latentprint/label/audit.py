@@ -7,7 +7,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ from latentprint.label.evaluate import (
     score,
     warnings_of,
 )
+from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import Tools, encode, load_swapper
@@ -96,6 +97,8 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
                                  "prior_vs_real": attack.progressive.watch.base}
     if facts := defence_facts(config, victim.victim):
         section["defence"] = facts
+    section["diagnosis"] = [asdict(finding) for finding in attack.progressive.diagnosis()]
+    section["geometry"] = geometry_section(attack.progressive.labels, attack.tools)
     section["queries"] = {"forward": drawn.n_forward, "backward": drawn.n_backward}
     section["baseline_queries"] = queries
     warnings += later_flags(section, drawn)

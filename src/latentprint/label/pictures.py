@@ -6,13 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
 from torch import Tensor
 
 from latentprint.label.attack import ProgressiveAttack
 from latentprint.label.evaluate import HEADLINE, STRICT, ArmScores, Bench
+from latentprint.label.geometry import one_a_person
+from latentprint.label.samples import read_samples
 from latentprint.label.tools import Tools
-from latentprint.models.recognisers import embed
+from latentprint.metrics.geometry import class_angles
+from latentprint.models.attributes import in_batches
+from latentprint.models.recognisers import Recogniser, embed
 from latentprint.report import figures
+from latentprint.report.embeddings import angle_heatmaps, norm_histogram
 from latentprint.types import Reconstruction
 
 #: People on the grid at most; the table has them all.
@@ -26,11 +33,24 @@ def draw_figures(run_dir: Path, bench: Bench, tools: Tools, arms: dict[str, ArmS
     _grid(folder / "grid.png", bench, tools, arms["attack"], drawn)
     listed = [{"file": "images/similarity.png", "title": "Similarity to the person",
                "caption": "By the judge: strangers, the same person in real photos, and reconstructions."},
-              {"file": "images/embeddings.png", "title": "Label and true embeddings",
+              {"file": "images/norms.png", "title": "Norms before normalisation",
+               "caption": "Label embeddings began with norm 1; the teacher's are shown as multiples of their mean."},
+              {"file": "images/embeddings.png", "title": "Label and true embeddings, PCA",
                "caption": "Two principal axes of the teacher's space; a line joins what was learned for a class "
-                          "with the person's true embedding, which the attack never sees."}]
+                          "with the person's true embedding, which the attack never sees."},
+              {"file": "images/tsne.png", "title": "Label and true embeddings, t-SNE",
+               "caption": "The same by neighbourhood: a short line says that the label has its person nearest. "
+                          "Distances between groups say nothing."},
+              {"file": "images/angles.png", "title": "Angles between classes",
+               "caption": "Rows and columns are people, like ones side by side; a label space that knows them has the "
+                          "pattern of the true one."}]
     _similarity(folder / "similarity.png", bench, arms)
-    _embeddings(folder / "embeddings.png", bench, attack)
+    _embeddings(folder, bench, attack)
+    if samples := read_samples(run_dir):
+        figures.samples_strip(samples, folder / "samples.png")
+        listed.append({"file": "images/samples.png", "title": "Samples over training",
+                       "caption": "A row a person of the victim, always in the same scene with the same noise, drawn "
+                                  "from the label embedding."})
     return [*listed, *figures.from_metrics(run_dir)]
 
 
@@ -58,14 +78,25 @@ def _similarity(path: Path, bench: Bench, arms: dict[str, ArmScores]) -> None:
 
 
 @torch.no_grad()
-def _embeddings(path: Path, bench: Bench, attack: ProgressiveAttack) -> None:
-    assert attack.progressive is not None
-    labels, truth = attack.progressive.labels, bench.teacher.truth
-    learned = labels(torch.arange(len(truth), device=attack.tools.device)).cpu()
+def _embeddings(folder: Path, bench: Bench, attack: ProgressiveAttack) -> None:
+    assert attack.progressive is not None and isinstance(attack.tools.teacher, Recogniser)
+    tools, truth, n = attack.tools, bench.teacher.truth, len(bench.teacher.truth)
+    raw = attack.progressive.labels.raw(torch.arange(n, device=tools.device)).cpu()
+    learned = torch.nn.functional.normalize(raw, dim=1)
     both = torch.cat([learned, truth])
     _, _, axes = torch.linalg.svd(both - both.mean(0), full_matrices=False)
-    flat = (both - both.mean(0)) @ axes[:2].T
-    figures.embedding_plot(flat[: len(truth)].numpy(), flat[len(truth):].numpy(), path)
+    for name, flat in (("embeddings", ((both - both.mean(0)) @ axes[:2].T).numpy()), ("tsne", tsne(both))):
+        figures.embedding_plot(flat[:n], flat[n:], folder / f"{name}.png")
+    angle_heatmaps(class_angles(learned).numpy(), class_angles(truth).numpy(), folder / "angles.png")
+    photos = tools.public.images[one_a_person(tools.public.labels, 500)]
+    norms = in_batches(tools.teacher, photos, "raw").float().norm(dim=1)
+    norm_histogram(raw.norm(dim=1).numpy(), (norms / norms.mean()).numpy(), folder / "norms.png")
+
+
+def tsne(points: Tensor, seed: int = 0) -> NDArray[np.float32]:
+    """``(N, 2)`` coordinates of unit vectors ``(N, D)``, N >= 4, that keep neighbourhoods (van der Maaten 2008)."""
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points.numpy()))
 
 
 def _hwc(images: Tensor) -> np.ndarray:

@@ -16,15 +16,17 @@ from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_ada
 from latentprint.diffusion.prior import TRAIN_STEPS, progress_of, signal_and_noise
 from latentprint.diffusion.swap import DenoisingLoss, Scene
 from latentprint.engine.device import autocast
-from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.engine.loop import Loop, say, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, generator, step_generator
 from latentprint.handover import HandOver, LabelEmbedding
+from latentprint.label.diagnosis import Finding, Levels, diagnose, latest
 from latentprint.label.embedding import Centres, Manifold, spread_within
 from latentprint.label.look import Look, Watch
 from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import public_features
 from latentprint.label.presets import AttackConfig
+from latentprint.label.samples import keep_sample
 from latentprint.label.stages import Answer, Denoising, LossName, Stage
 from latentprint.label.tools import Tools
 from latentprint.label.views import clipped, random_views
@@ -44,6 +46,7 @@ from latentprint.losses.perceptual import feature_distance
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.penultimate import class_directions
+from latentprint.report.figures import Row, read_metrics
 from latentprint.victim import Victim
 
 #: Forms of the losses ``cls`` and ``prior``.
@@ -131,12 +134,23 @@ class Progressive:
 
     def fit(self) -> list[StageResult]:
         """All stages, each from its checkpoint where there is one."""
+        self.keep_samples(0)
         for number, stage in enumerate(self.config.stages):
             self.add_adapters(stage)
             loop = StageLoop(self, stage, number).fit()
             self.results.append(StageResult(stage.name, loop.step, loop.reason, loop.seconds, loop.skipped))
         adapter_parameters(self.tools.swapper.prior, trained=False)
         return self.results
+
+    def keep_samples(self, step: int) -> None:
+        """Draw the few pictures that show training, at a step of the stage under way."""
+        if self.run.writes:
+            total = sum(result.steps for result in self.results) + step
+            keep_sample(self.run.path, total, self.watch.samples(self.labels))
+
+    def diagnosis(self, find: Callable[[list[Row], AttackConfig, Levels], list[Finding]] = diagnose) -> list[Finding]:
+        """What the logs so far say is amiss."""
+        return find(read_metrics(self.run.path / "metrics.jsonl"), self.config, self.watch.levels)
 
     def add_adapters(self, stage: Stage) -> None:
         """LoRA where the stage wants it and earlier stages did not put it yet."""
@@ -329,8 +343,11 @@ class StageLoop:
         if stage.identity == "mixed" and look.frechet > memory.frechets[-1] + o.watch.jump:
             o.handover.horizon *= o.config.slow_down
         memory.frechets.append(look.frechet)
-        memory.last = look.values()
+        memory.last = look.values() | (self._embedding() if stage.identity == "mixed" else {})
         o.run.log(f"{stage.name}-look", step, memory.last)
+        o.keep_samples(step)
+        for finding in o.diagnosis(latest):
+            say(f"{finding.stage}, step {finding.step}: {finding.said}; {finding.advice}")
         return self._verdict(look) or self._worn_out() if step >= stage.min_steps else None
 
     def _verdict(self, look: Look) -> str | None:
@@ -357,6 +374,14 @@ class StageLoop:
         # With too few public photos for a Frechet distance (NaN) the other rules decide alone.
         steady = len(recent) == 3 and not np.std(recent) >= self.o.watch.jump
         return self.o.handover.over(self._alignment()) if steady else None
+
+    def _embedding(self) -> dict[str, float]:
+        """Of label embeddings: mean norm before normalisation, mean L2 distance to what public photos say."""
+        o = self.o
+        with torch.no_grad():
+            raw = o.labels.raw(torch.arange(len(o.pairs), device=o.device))
+            distance = (F.normalize(raw, dim=1) - o.public).norm(dim=1)
+        return {"norm": float(raw.norm(dim=1).mean()), "distance": float(distance.mean())}
 
     def _alignment(self) -> float:
         """Distance of label embeddings to what public photos say, whatever lambda makes of its weight."""

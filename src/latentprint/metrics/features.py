@@ -62,6 +62,19 @@ def between_class_variance(features: Tensor, labels: Tensor, n_classes: int) -> 
     return float(means.var(0, correction=0).sum())
 
 
+def between_class_similarity(features: Tensor, labels: Tensor, n_classes: int) -> float:
+    """Mean cosine over the pairs of two classes, in [-1, 1]; NaN without such a pair. Near 1 all show one person.
+
+    Args:
+        features: ``(N, D)``.
+        labels: ``(N,)`` int64 in 0..n_classes-1.
+    """
+    sums, counts = _class_sums(normalize(features, dim=1), labels, n_classes)
+    pairs = counts.sum().square() - counts.square().sum()
+    total = sums.sum(0).square().sum() - sums.square().sum()
+    return float(total / pairs) if pairs else float("nan")
+
+
 def _class_sums(features: Tensor, labels: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
     """Sum ``(n_classes, D)`` and number ``(n_classes,)`` of the float64 features of each class."""
     sums = features.new_zeros(n_classes, features.shape[1], dtype=torch.float64)

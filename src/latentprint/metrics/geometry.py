@@ -70,9 +70,18 @@ def silhouette(embeddings: Tensor, labels: Tensor) -> float:
     return float(silhouette_score(embeddings.detach().cpu().numpy(), labels.cpu().numpy(), metric="cosine"))
 
 
+def class_angles(embeddings: Tensor) -> Tensor:
+    """Angle in degrees between any two of ``(C, D)`` embeddings: ``(C, C)`` float64 in [0, 180], 0 on the diagonal."""
+    unit = normalize(embeddings.double(), dim=1)
+    return (unit @ unit.T).clamp(-1, 1).acos().rad2deg().fill_diagonal_(0)
+
+
+def pair_angles(embeddings: Tensor) -> Tensor:
+    """The same for each pair once, ``(C (C - 1) / 2,)``."""
+    first, second = torch.triu_indices(len(embeddings), len(embeddings), offset=1, device=embeddings.device)
+    return class_angles(embeddings)[first, second]
+
+
 def angle_histogram(embeddings: Tensor, bins: int = 36) -> tuple[Tensor, Tensor]:
     """Angles of all pairs of ``(N, D)`` embeddings: counts ``(bins,)``, edges ``(bins + 1,)`` in degrees."""
-    unit = normalize(embeddings.double(), dim=1)
-    first, second = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
-    angles = (unit @ unit.T)[first, second].clamp(-1, 1).acos().rad2deg()
-    return torch.histc(angles, bins, 0, 180), torch.linspace(0, 180, bins + 1)
+    return torch.histc(pair_angles(embeddings), bins, 0, 180), torch.linspace(0, 180, bins + 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, cycle, islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from latentprint.report import names
@@ -17,14 +18,15 @@ from latentprint.report.sheets import face_grid, samples_strip
 from latentprint.report.style import BLUE, GREEN, INK, ORANGE, PALETTE, RED, canvas, rows_of_axes
 from latentprint.report.values import number
 
-__all__ = ["embedding_plot", "face_grid", "from_metrics", "read_metrics", "samples_strip", "schedule_curves",
-           "similarity_histogram", "training_curves", "weights_over_time"]
+__all__ = ["compared_curves", "embedding_plot", "face_grid", "from_metrics", "read_metrics", "samples_strip",
+           "schedule_curves", "similarity_histogram", "training_curves", "weights_over_time"]
 
 Row = dict[str, Any]
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-FIRST_KEYS = ("loss", "success", "top1", "similarity", "frechet", "lpips", "grad_norm", "attention_entropy",
-              "norm", "collapse", "distance", "diversity")
-MAX_PANELS = 12
+FIRST_KEYS = ("loss", "success", "top1", "similarity", "identity", "frechet", "lpips", "perceptual", "grad_norm",
+              "attention_entropy", "norm", "distance", "collapse", "alike", "diversity")
+MAX_PANELS = 15
+LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")  # where runs outnumber colours
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -130,6 +132,35 @@ def weights_over_time(rows: Sequence[Row], path: Path) -> bool:
     return True
 
 
+#: Quantities by which runs compare; of those with two names, the first that was logged.
+COMPARED = (("frechet",), ("success",), ("identity",), ("loss",), ("lambda",), ("align", "raw/align"))
+
+
+def compared_curves(runs: Mapping[str, Sequence[Row]], path: Path) -> bool:
+    """Curves of several runs, a panel a quantity and a colour a run. False (and no file) without any.
+
+    Args:
+        runs: rows of metrics.jsonl by the run's name.
+        path: the PNG to write.
+    """
+    logged = {name: stages for name, rows in runs.items() if (stages := stage_rows(rows))}
+    found = {str(key) for stages in logged.values() for row in stages for key in row}
+    keys = [next(key for key in known if key in found) for known in COMPARED if found & set(known)]
+    if not keys:
+        return False
+    columns = min(3, len(keys))
+    with canvas(path, 3.6 * columns, 2.5 * -(-len(keys) // columns) + 0.25 * -(-len(logged) // 4)) as figure:
+        styles = islice(cycle(product(LINES, PALETTE)), len(logged))
+        handles = [Line2D([], [], color=color, linestyle=line) for line, color in styles]
+        for axis, key in zip(rows_of_axes(figure, len(keys), columns), keys, strict=True):
+            for handle, stages in zip(handles, logged.values(), strict=True):
+                _run(axis, stages, key, handle)
+            axis.set_xlim(0, max(max(ends(stages).values()) for stages in logged.values()) or 1)
+            _finish(axis, "alignment loss" if "align" in key else _title(key))
+        figure.legend(handles, list(logged), loc="outside upper left", ncols=min(4, len(logged)))
+    return True
+
+
 def embedding_plot(label_xy: ArrayLike, teacher_xy: ArrayLike, path: Path) -> None:
     """Label embeddings against the teacher's embeddings of the same people; a long line between is a miss.
 
@@ -205,8 +236,16 @@ def _curve(rows: Iterable[Row], key: str, offset: float = 0.0) -> Curve:
 
 
 def stage_rows(rows: Sequence[Row]) -> list[Row]:
-    """The attack's rows by stage and step; a stage's side log (``stage1-look``) joins its stage."""
-    stages = [row | {"phase": str(row["phase"]).partition("-")[0]} for row in rows if _is_stage(row)]
+    """The attack's rows by stage and step; a stage's side log (``stage1-look``) joins its stage.
+
+    What a side log holds is taken from there alone: the stage's own rows repeat it, late, until the next look.
+    """
+    looks = {str(row["phase"]): set(row) - {"phase", "step"} for row in rows if "-" in str(row["phase"])}
+    stages = []
+    for row in filter(_is_stage, rows):
+        stage, aside, _ = str(row["phase"]).partition("-")
+        late = set() if aside else looks.get(f"{stage}-look", set())
+        stages.append({key: value for key, value in row.items() if key not in late} | {"phase": stage})
     order = _phases(stages)
     return sorted(stages, key=lambda row: (order.index(row["phase"]), float(row["step"])))
 
@@ -234,6 +273,17 @@ def _staged(axis: Axes, rows: Sequence[Row], keys: Iterable[tuple[str, str, str]
     axis.margins(y=0.2)
     if last:
         axis.set_xlim(0, last)
+
+
+def _run(axis: Axes, rows: Sequence[Row], key: str, look: Line2D) -> None:
+    """One key of one run, its stages end to end, a dot where each begins."""
+    start = 0.0
+    for phase, end in ends(rows).items():
+        steps, values = _curve([row for row in rows if row["phase"] == phase], key, start)
+        if len(steps):
+            axis.plot(steps, values, color=look.get_color(), linestyle=look.get_linestyle(), marker="o", markersize=3.5,
+                      markevery=[0], clip_on=False)
+        start = end
 
 
 def _line(axis: Axes, curve: Curve, label: str, color: str | None = None) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ def render(report: Mapping[str, Any], run_dir: Path) -> str:
                 for index, (name, section) in enumerate(sections.items())]
     manifest = mapping(report.get("manifest"))
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
-    return _environment().get_template("report.html.j2").render(
-        channels=channels,
+    return page(
+        "report.html.j2", channels=channels,
         warnings=[scalar(warning) for warning in sequence(report.get("warnings"))],
         manifest=list(flatten(manifest)),
         commands=_commands(manifest, list(sections)),
@@ -52,7 +53,6 @@ def render(report: Mapping[str, Any], run_dir: Path) -> str:
         grades=[*reversed(GRADES)], no_leak=NO_LEAK,
         low_accuracy=percent(LOW_EVALUATOR_ACCURACY), low_ceiling=percent(LOW_CEILING),
         not_measured=NOT_MEASURED,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8").strip()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -64,15 +64,31 @@ def render_run(directory: Path) -> Path:
     Raises:
         UserError: report.json is missing, is not a report, or the page cannot be written.
     """
-    page = render(read_report(directory / "report.json"), directory)
-    target, partial = directory / "report.html", directory / f".report.html.{os.getpid()}.tmp"
+    target = directory / "report.html"
+    write_page(target, render(read_report(directory / "report.json"), directory))
+    return target
+
+
+def page(template: str, **content: Any) -> str:
+    """A template of this folder in the house style, filled in; all text in it is escaped."""
+    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8").strip())
+    return _environment().get_template(template).render(style=style, **content)
+
+
+def write_page(target: Path, html: str) -> None:
+    """Replace ``target`` atomically.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        partial.write_bytes(page.encode("utf-8", errors="replace"))  # JSON may hold lone surrogates
+        partial.write_bytes(html.encode("utf-8", errors="replace"))  # JSON may hold lone surrogates
         partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UserError(f"{target}: cannot be written ({error.strerror})") from error
-    return target
 
 
 def read_report(path: Path) -> dict[str, Any]:

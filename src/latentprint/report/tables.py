@@ -155,12 +155,13 @@ def _arm_row(key: str, channel_name: str, row: Mapping[str, Measured], metrics: 
     measured = [row.get(name, Measured()) for name in metrics]
     known = measured[0].n  # n people, said once; without an interval over people n counts something else
     counts = [known, *(None if item.n == known and item.bounds else item.n for item in measured[1:])]
-    cells = map(_measured_cell, map(_metric, metrics), measured, counts)
+    cells = map(measured_cell, map(_metric, metrics), measured, counts)
     hints = [arm.hint, "" if images is None else f"{images:,.0f} images"]
     return Row(arm.label, tuple(cells), " · ".join(filter(None, hints)), key if key in names.ARMS else "")
 
 
-def _measured_cell(metric: names.Metric, measured: Measured, n: int | None = None) -> Cell:
+def measured_cell(metric: names.Metric, measured: Measured, n: int | None = None) -> Cell:
+    """A number of ``metric`` with its interval, note and ``n`` in small print."""
     if not measured:
         return Cell(NOT_MEASURED, measured.note)
     small = [metric.interval(measured), measured.note, "" if n is None else f"n {n:,}"]
@@ -191,8 +192,8 @@ def defence_table(section: Mapping[str, Any]) -> Table:
              "pseudo_label": head.pseudo_label}
     share = names.Metric("", is_share=True)
     shown = {key: share if key in ("accuracy", "leak") else head.metric for _, key in DEFENCE}
-    rows = [Row("Undefended", tuple(_measured_cell(shown[key], Measured.of(before.get(key))) for _, key in DEFENCE)),
-            Row("Defended", tuple(_measured_cell(shown[key], after[key]) for _, key in DEFENCE))]
+    rows = [Row("Undefended", tuple(measured_cell(shown[key], Measured.of(before.get(key))) for _, key in DEFENCE)),
+            Row("Defended", tuple(measured_cell(shown[key], after[key]) for _, key in DEFENCE))]
     less, cost = Measured.of(found.get("leak_reduction")), Measured.of(found.get("accuracy_cost"))
     rows.append(Row("Saved or lost", (_points_cell(cost, "lost"), _points_cell(less, "saved"), Cell("–"), Cell("–")),
                     "paired, person by person"))
@@ -295,6 +296,38 @@ def _realised_cell(row: Mapping[str, Any]) -> Cell:
     if measured.value is None:
         return Cell(NOT_MEASURED)
     return Cell(f"{measured.value:.2%}", "" if measured.n is None else f"n {measured.n:,}", measured.value)
+
+
+GEOMETRY = {
+    "mean_norm": "Mean norm", "mean_angle": "Mean angle of two, degrees", "least_angle": "Least angle of two, degrees",
+    "between_class_variance": "Variance", "effective_rank": "Effective rank",
+    "mean_abs_correlation": "Correlation of dimensions", "silhouette": "Silhouette",
+}  # fmt: skip
+
+
+def geometry_table(section: Mapping[str, Any]) -> Table:
+    """Numbers of the label embeddings beside those of public photos."""
+    geometry = mapping(section.get("geometry"))
+    sides = [mapping(geometry.get(side)) for side in ("label", "teacher")]
+    found = [key for side in sides for key in side]
+    keys = [key for key in GEOMETRY if key in found] + sorted(set(found) - set(GEOMETRY))
+    return Table(
+        (Column("Label embeddings"), Column("Public photos")),
+        tuple(Row(GEOMETRY.get(key, names.title(key)), tuple(Cell(plain(number(side.get(key)))) for side in sides))
+              for key in keys),
+    )
+
+
+def findings_table(section: Mapping[str, Any]) -> Table:
+    """What the rules found amiss in training: when, what and which setting to change."""
+    rows = [mapping(entry) for entry in sequence(section.get("diagnosis"))]
+    return Table(
+        (Column("Step"), Column("What was seen", is_text=True), Column("What to change", is_text=True)),
+        tuple(Row(text(row.get("stage"), "(unnamed)"),
+                  (Cell(scalar(row.get("step"))), Cell(text(row.get("said"), NOT_MEASURED)),
+                   Cell(text(row.get("advice"), NOT_MEASURED))))
+              for row in rows if row),
+    )
 
 
 def stages_table(section: Mapping[str, Any]) -> Table:

@@ -15,6 +15,8 @@ from latentprint.report.tables import (
     Table,
     arms_table,
     defence_table,
+    findings_table,
+    geometry_table,
     models_table,
     people_table,
     recognisers_table,
@@ -63,6 +65,10 @@ class Channel:
     models: Table
     recognisers: Table
     stages: Table
+    diagnosed: bool
+    findings: Table
+    geometry: Table
+    compared: str
     protocol: tuple[tuple[str, str], ...]
     seconds: str
 
@@ -92,7 +98,7 @@ class Channel:
                     ("arms", "Numbers", self.arms),
                     ("people", "Each person", self.people),
                     ("models", "Judges", self.models or self.recognisers),
-                    ("training", "Training", self.figures or self.stages),
+                    ("training", "Training", self.figures or self.stages or self.diagnosed or self.geometry),
                     ("protocol", "Protocol", self.protocol)]
         return [(key, title) for key, title, content in optional if content]
 
@@ -129,6 +135,10 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         models=models_table(section),
         recognisers=recognisers_table(section),
         stages=stages_table(section),
+        diagnosed=isinstance(section.get("diagnosis"), list),
+        findings=findings_table(section),
+        geometry=geometry_table(section),
+        compared=text(mapping(section.get("geometry")).get("compared")),
         protocol=tuple(flatten(section.get("protocol"))),
         seconds=duration(number(section.get("seconds"))),
     )
