@@ -128,7 +128,7 @@ def test_the_map_finds_the_identity_of_directions_it_never_saw(tmp_path: Path) -
 @pytest.mark.parametrize("initial", ["mapped", "pseudo", "random"])
 def test_labels_start_where_they_are_told(tmp_path: Path, initial: str) -> None:
     made = progressive(tmp_path, CONFIG.model_copy(update={"initial": initial, "map_steps": 3}))
-    pseudo = pseudo_embeddings(made.tools.embeddings, made.pairs)
+    pseudo = pseudo_embeddings(made.tools.embeddings, made.aims.pairs)
     with torch.no_grad():
         labels = made.labels(torch.arange(N_CLASSES))
     assert torch.allclose(labels, made.public, atol=1e-6) == (initial != "random")
@@ -210,7 +210,8 @@ def test_a_gradient_reaches_all_that_a_stage_trains_and_nothing_else(
     if small.identity != "image":
         expected |= {f"labels.{name}": p for name, p in labels.named_parameters()}
     if "p_reg" in small.active:
-        expected |= {f"centres.{name}": p for name, p in owner.centres.named_parameters()}
+        assert owner.aims.centres is not None
+        expected |= {f"centres.{name}": p for name, p in owner.aims.centres.named_parameters()}
     if small.weighting == "uncertainty":
         expected |= {f"weighting.{name}": p for name, p in weighting.named_parameters()}
     given = {id(p) for group in optimizers[0].param_groups for p in group["params"]}
@@ -234,9 +235,9 @@ def test_a_picture_from_one_prediction_counts_by_how_much_of_it_is_there(tmp_pat
     owner.add_adapters(LABEL_ONLY)
     loop = StageLoop(owner, LABEL_ONLY.model_copy(update={"batch": 64}), 0)
     owner.handover.step("label")
-    label = owner.labels(torch.arange(64) % len(owner.pairs))
+    label = owner.labels(torch.arange(64) % len(owner.aims.pairs))
     scene = owner.tools.scenes.take(torch.arange(64) % len(owner.tools.public))
-    picture, weight = loop._picture(label, scene, torch.arange(64), torch.Generator().manual_seed(0))
+    picture, weight = loop.objectives._picture(label, scene, torch.arange(64), torch.Generator().manual_seed(0))
     timestep = torch.randint(TRAIN_STEPS, (64,), generator=torch.Generator().manual_seed(0))
     progress = 1 - timestep.float() / (TRAIN_STEPS - 1)
     assert torch.allclose(weight, torch.where(progress >= 0.2, progress, 0))

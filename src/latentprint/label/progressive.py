@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,57 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_adapter
-from latentprint.diffusion.prior import TRAIN_STEPS, progress_of, signal_and_noise
-from latentprint.diffusion.swap import DenoisingLoss, Scene
 from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, say, warm_cosine
 from latentprint.engine.run import RunDir
-from latentprint.engine.seeds import derive, generator, step_generator
+from latentprint.engine.seeds import derive, generator
 from latentprint.handover import HandOver, LabelEmbedding
 from latentprint.label.diagnosis import Finding, Levels, diagnose, latest
 from latentprint.label.embedding import Centres, Manifold, spread_within
 from latentprint.label.look import Look, Watch
 from latentprint.label.mapping import fit_map
+from latentprint.label.objectives import Aims, Objectives
 from latentprint.label.pairing import public_features
 from latentprint.label.presets import AttackConfig
 from latentprint.label.samples import keep_sample
-from latentprint.label.stages import Answer, Denoising, LossName, Stage
+from latentprint.label.stages import LossName, Stage
 from latentprint.label.tools import Tools
-from latentprint.label.views import clipped, random_views
-from latentprint.losses.attribute import attribute_mse
-from latentprint.losses.classification import (
-    Bounded,
-    centre_distance,
-    cross_entropy,
-    max_margin,
-    poincare,
-    top_k_margin,
-)
-from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
-from latentprint.losses.diversity import diversity_hinge
-from latentprint.losses.identity import align, contrastive_identity, identity_cosine
-from latentprint.losses.perceptual import feature_distance
+from latentprint.losses.identity import align
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
-from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.penultimate import class_directions
 from latentprint.report.figures import Row, read_metrics
 from latentprint.victim import Victim
 
-#: Forms of the losses ``cls`` and ``prior``.
-ANSWERS: dict[Answer, Callable[[Tensor, Tensor], Tensor | Bounded]] = {
-    "top-k": top_k_margin, "top-1": partial(top_k_margin, k=1), "cross-entropy": cross_entropy,
-    "max-margin": max_margin, "poincare": poincare,
-}  # fmt: skip
-DENOISING: dict[Denoising, DenoisingLoss] = {
-    "mse": prior_mse, "cosine": prior_cosine, "mse+cosine": lambda v, true: prior_mse(v, true) + prior_cosine(v, true),
-}  # fmt: skip
-
 #: Rate of the class centres as a share of the label embedding's: as fast as the features, they would follow them.
 CENTRE_RATE = 0.1
-
-#: Below this progress an estimate of the clean picture from one prediction says too little to be a loss.
-LEAST_PROGRESS = 0.2
-
 
 @dataclass
 class StageResult:
@@ -98,39 +69,48 @@ class Progressive:
 
     Attributes:
         labels: the label embedding.
-        public: ``(C, 512)`` what public photos say of each class: ``pseudo``, or where a learned map put it.
+        aims: what losses are measured against.
     """
 
     def __init__(self, tools: Tools, config: AttackConfig, victim: Victim, pairs: Tensor, pseudo: Tensor, run: RunDir,
                  seed: int, precision: str = "fp32", save_every: int = 50) -> None:
-        self.tools, self.config, self.victim, self.pairs = tools, config, victim, pairs
+        self.tools, self.config, self.victim = tools, config, victim
         self.run, self.seed, self.precision, self.save_every = run, seed, precision, save_every
         self.device = tools.device
-        wanted = {name for stage in config.stages for name in stage.active}
-        if config.initial == "mapped" or {"centre", "p_reg"} & wanted:
-            features = public_features(victim, tools.public)
-            self.origin = features.mean(0).to(self.device)
-            self.directions = class_directions(victim.network, victim.n_classes).to(self.device)
-        if config.initial == "mapped":
-            mapping = fit_map(features - features.mean(0), tools.embeddings, run, seed, self.device,
-                              steps=config.map_steps, noise=config.map_noise)
-            pseudo = mapping(self.directions).cpu()
-        self.public = pseudo.to(self.device)
-        start = pseudo
+        self.aims = self._aims(pairs, pseudo)
+        start = self.public
         if config.initial == "random":
             start = F.normalize(torch.randn(pseudo.shape, generator=generator(seed, "start")), dim=1)
         torch.manual_seed(derive(seed, "labels"))
-        self.labels = LabelEmbedding(start).to(self.device)
-        self.manifold = Manifold(tools.embeddings)
-        if "p_reg" in wanted:
-            self.centres = Centres(self.directions, float((features - features.mean(0)).norm(dim=1).mean()))
-            self.centres.to(self.device)
-        if "diversity" in wanted:
-            self.spread = spread_within(tools.embeddings, tools.public.labels)
+        self.labels = LabelEmbedding(start.cpu()).to(self.device)
         self.handover = HandOver(self.labels, config.horizon, config.annealing, config.mixing, config.pace,
                                  config.align_bound)
         self.results: list[StageResult] = []
         self.watch = Watch(tools, config, victim, seed)
+
+    @property
+    def public(self) -> Tensor:
+        """What public photos say of each class, ``(C, 512)``."""
+        return self.aims.public
+
+    def _aims(self, pairs: Tensor, pseudo: Tensor) -> Aims:
+        tools, config = self.tools, self.config
+        aims = Aims(pairs, pseudo.to(self.device), Manifold(tools.embeddings))
+        wanted = {name for stage in config.stages for name in stage.active}
+        if config.initial == "mapped" or {"centre", "p_reg"} & wanted:
+            features = public_features(self.victim, tools.public)
+            centred = features - features.mean(0)
+            aims.origin = features.mean(0).to(self.device)
+            aims.directions = class_directions(self.victim.network, self.victim.n_classes).to(self.device)
+            if config.initial == "mapped":
+                mapping = fit_map(centred, tools.embeddings, self.run, self.seed, self.device,
+                                  steps=config.map_steps, noise=config.map_noise)
+                aims.public = mapping(aims.directions)
+            if "p_reg" in wanted:
+                aims.centres = Centres(aims.directions, float(centred.norm(dim=1).mean())).to(self.device)
+        if "diversity" in wanted:
+            aims.spread = spread_within(tools.embeddings, tools.public.labels)
+        return aims
 
     def fit(self) -> list[StageResult]:
         """All stages, each from its checkpoint where there is one."""
@@ -166,6 +146,8 @@ class StageLoop:
 
     def __init__(self, owner: Progressive, stage: Stage, number: int) -> None:
         self.o, self.stage, self.number = owner, stage, number
+        self.objectives = Objectives(stage, owner.tools, owner.config, owner.victim, owner.handover, owner.aims,
+                                     owner.seed)
         # The untouched prior's distance is what the first look is compared with.
         self.memory = Memory([owner.watch.base])
         names = tuple(stage.active)
@@ -179,7 +161,7 @@ class StageLoop:
         groups: list[dict[str, Any]] = [
             {"params": adapter_parameters(o.tools.swapper.prior), "lr": stage.lora_lr},
             {"params": list(o.labels.parameters()) if stage.embedding_lr else [], "lr": stage.embedding_lr},
-            {"params": list(o.centres.parameters()) if "p_reg" in stage.active else [],
+            {"params": list(o.aims.centres.parameters()) if o.aims.centres and "p_reg" in stage.active else [],
              "lr": CENTRE_RATE * stage.embedding_lr},
             {"params": list(self.weighting.parameters()), "lr": stage.log_variance_lr, "weight_decay": 0.0},
         ]
@@ -187,8 +169,8 @@ class StageLoop:
         states: dict[str, Any] = {"adapters": AdapterState(o.tools.swapper.prior), "labels": o.labels,
                                   "weighting": self.weighting, "handover": o.handover, "memory": self.memory,
                                   "queries": o.victim.queries}
-        if "p_reg" in stage.active:
-            states["centres"] = o.centres
+        if o.aims.centres and "p_reg" in stage.active:
+            states["centres"] = o.aims.centres
         return Loop(o.run, stage.name, optimizer, states, stage.steps, warm_cosine(stage.steps, 5, floor=0.1),
                     save_every=o.save_every, log_every=min(10, o.config.look_every)).fit(self.loss_at, self.after)
 
@@ -196,7 +178,7 @@ class StageLoop:
         o = self.o
         lam = o.handover.step(self.stage.identity)
         with autocast(o.device, o.precision):  # type: ignore[arg-type]
-            raw = self._label_losses(step) if self.stage.identity == "label" else self._photo_losses(step)
+            raw = self.objectives(step)
         raw = {name: value.float() for name, value in raw.items()}
         scale = {name: self._scale(name, step) for name in self.stage.active}
         total = self.weighting({name: scale[name] * raw[name] for name in scale})
@@ -219,120 +201,6 @@ class StageLoop:
         """A3: first protect the prior, then turn to the victim."""
         late = step >= self.stage.steps / 4
         return {"prior": (2.0, 0.5), "cls": (0.5, 1.5)}.get(name, (1.0, 1.0))[late]
-
-    def _photo_losses(self, step: int) -> dict[str, Tensor]:
-        """Stages 0 and 1: attribute image and target are the same public photo."""
-        o, batch = self.o, self.stage.batch
-        rng = step_generator(o.seed, self.stage.name, step)
-        if self.stage.identity == "mixed":
-            classes = torch.randint(len(o.pairs), (batch,), generator=rng)
-            index = o.pairs[classes, torch.randint(o.pairs.shape[1], (batch,), generator=rng)]
-        else:
-            classes, index = None, torch.randint(len(o.tools.public), (batch,), generator=rng)
-        photo = o.tools.embeddings[index].to(o.device)
-        classes = None if classes is None else classes.to(o.device)
-        condition = o.handover.condition(classes, photo)
-        target = photo if classes is None or o.config.initial != "mapped" else o.public[classes]
-        losses = {name: value.mean() for name, value in condition.losses(target).items()}
-        scene = o.tools.scenes.take(index).to(o.device)
-        losses |= self._denoising(scene, condition.embedding, rng, "perceptual" in self.stage.active)
-        return {name: losses[name] for name in self.stage.active}
-
-    def _denoising(self, scene: Scene, identity: Tensor, rng: torch.Generator, perceptual: bool) -> dict[str, Tensor]:
-        swapper = self.o.tools.swapper
-        timestep = torch.randint(TRAIN_STEPS, (len(scene),), generator=rng).to(self.o.device)
-        noise = torch.randn(scene.latent.shape, generator=rng).to(self.o.device)
-        error, clean = swapper.denoise(scene, swapper.prior.tokens(identity, scene.attributes), timestep, noise,
-                                       DENOISING[self.stage.denoising])
-        progress = progress_of(timestep)
-        losses = {"prior": (error * progress_weight(progress) if self.stage.progress_weighted else error).mean()}
-        if perceptual:
-            picture = swapper.paste(clean, scene)
-            network = self.o.tools.attributes
-            distance = feature_distance(network.depths(picture), network.depths(scene.image))
-            losses["perceptual"] = (distance * progress * (progress >= LEAST_PROGRESS)).mean()
-        return losses
-
-    def _label_losses(self, step: int) -> dict[str, Tensor]:
-        """Stage 2: a swap of a class's identity onto a public attribute image; there is no photo of the person."""
-        o, wanted = self.o, self.stage.active
-        rng = step_generator(o.seed, self.stage.name, step)
-        classes = torch.randint(len(o.pairs), (self.stage.batch,), generator=rng)
-        if "diversity" in wanted:  # which needs two pictures of a class
-            classes[1::2] = classes[: self.stage.batch // 2 * 2 : 2]
-        index = torch.randint(len(o.tools.public), (self.stage.batch,), generator=rng)
-        seeds = torch.randint(2**62, (self.stage.batch,), generator=rng)
-        classes, scene = classes.to(o.device), o.tools.scenes.take(index).to(o.device)
-        condition = o.handover.condition(classes)
-        label = condition.embedding
-        losses = {name: value.mean() for name, value in condition.losses(o.public[classes]).items()}
-        if "manifold" in wanted:
-            losses["manifold"] = o.manifold.excess(label).mean()
-        if "prior" in wanted:
-            photos = torch.randint(len(o.tools.public), (max(2, self.stage.batch // 2),), generator=rng)
-            losses |= self._denoising(o.tools.scenes.take(photos).to(o.device),
-                                      o.tools.embeddings[photos].to(o.device), rng, False)
-        if set(wanted) - {"norm", "align", "manifold", "prior"}:
-            picture, weight = self._picture(label, scene, seeds, rng)
-            found = self._picture_losses(clipped(picture), scene, classes, label, rng)
-            losses |= {name: (value * weight.repeat(len(value) // len(weight))).mean() if value.ndim else value
-                       for name, value in found.items()}  # views of a picture are a batch apart
-        return {name: losses[name] for name in (*wanted, "cls_unbounded") if name in losses}
-
-    def _picture(self, label: Tensor, scene: Scene, seeds: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x_hat ``(B, 3, H, W)``, and how much each estimate counts, ``(B,)``.
-
-        A single prediction says little while there is mostly noise: it counts by its progress, and not at all below
-        `LEAST_PROGRESS`. The noise is put on the attribute image, for there is no picture of the class.
-        """
-        o, swapper = self.o, self.o.tools.swapper
-        if o.config.estimate == "ddim":
-            return (swapper.ddim(label, scene, seeds, o.config.ddim_steps, o.config.gradient_steps),
-                    torch.ones(len(label), device=o.device))
-        timestep = torch.randint(TRAIN_STEPS, (len(label),), generator=rng).to(o.device)
-        a, s = signal_and_noise(swapper.schedule, timestep, scene.latent)
-        noise = torch.randn(scene.latent.shape, generator=rng).to(o.device)
-        progress = progress_of(timestep)
-        return (swapper.one_step(label, scene, a * scene.latent + s * noise, timestep),
-                progress * (progress >= LEAST_PROGRESS))
-
-    def _picture_losses(self, picture: Tensor, scene: Scene, classes: Tensor, label: Tensor,
-                        rng: torch.Generator) -> dict[str, Tensor]:
-        """Of pictures or of their views, ``(B,)`` or ``(views * B,)``; of the whole batch, ``()``."""
-        o, views, wanted = self.o, self.o.config.augmentations, set(self.stage.active)
-        seen, y = random_views(picture, views, rng), classes.repeat(views)
-        losses = self._victim_losses(seen, y, wanted)
-        teachers = o.tools.teachers
-        embedding, asked = teachers(seen), teachers.of(label).repeat(views, 1)
-        losses["id"] = identity_cosine(embedding, asked).clamp_min(0)
-        if "contrast" in wanted:
-            with torch.no_grad():
-                others = teachers.of(o.labels(torch.arange(len(o.pairs), device=o.device)))
-            losses["contrast"] = contrastive_identity(embedding, asked, others, self.stage.rival_margin, y)
-        if "diversity" in wanted:
-            losses["diversity"], _ = diversity_hinge(o.tools.teacher(picture), classes, o.spread)
-        network = o.tools.attributes
-        if "attribute" in wanted:
-            losses["attribute"] = attribute_mse(network(picture), scene.attributes, GROUP_COLUMNS)
-        if "perceptual" in wanted:
-            losses["perceptual"] = feature_distance(network.depths(picture), network.depths(scene.image))
-        return losses
-
-    def _victim_losses(self, seen: Tensor, y: Tensor, wanted: set[LossName]) -> dict[str, Tensor]:
-        """What the victim says of the views, and where its features of them lie."""
-        o, losses = self.o, {}
-        if {"cls", "margin"} & wanted:
-            logits = o.victim(seen).float()
-            answer = ANSWERS[self.stage.answer](logits, y)
-            losses["cls"], raw = answer if isinstance(answer, Bounded) else (answer, answer)
-            losses["cls_unbounded"] = raw.detach()  # logged, not optimised
-            losses["margin"] = max_margin(logits, y, margin=1.0).loss
-        if {"centre", "p_reg"} & wanted:
-            features = o.victim.features(seen).float() - o.origin
-            losses["centre"] = 1 - F.cosine_similarity(features, o.directions[y])
-            if "p_reg" in wanted:
-                losses["p_reg"] = centre_distance(features / o.centres.length, o.centres.table.weight, y)
-        return losses
 
     def after(self, step: int) -> str | None:
         """Look now and then, slow the annealing when the Frechet distance jumps, and say when the stage is over."""
@@ -379,7 +247,7 @@ class StageLoop:
         """Of label embeddings: mean norm before normalisation, mean L2 distance to what public photos say."""
         o = self.o
         with torch.no_grad():
-            raw = o.labels.raw(torch.arange(len(o.pairs), device=o.device))
+            raw = o.labels.raw(torch.arange(len(o.aims.pairs), device=o.device))
             distance = (F.normalize(raw, dim=1) - o.public).norm(dim=1)
         return {"norm": float(raw.norm(dim=1).mean()), "distance": float(distance.mean())}
 
@@ -387,4 +255,4 @@ class StageLoop:
         """Distance of label embeddings to what public photos say, whatever lambda makes of its weight."""
         o = self.o
         with torch.no_grad():
-            return float(align(o.labels(torch.arange(len(o.pairs), device=o.device)), o.public).mean())
+            return float(align(o.labels(torch.arange(len(o.aims.pairs), device=o.device)), o.public).mean())
