@@ -20,7 +20,7 @@ from latentprint.attack import Attack, Draw, select_best
 from latentprint.defense import Defense
 from latentprint.errors import RunFailed, UserError
 from latentprint.models.loading import load_module, load_state
-from latentprint.models.penultimate import class_directions, penultimate
+from latentprint.models.penultimate import class_directions, logits_and_penultimate, penultimate
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access, AccessDenied, Bounds, Reconstruction
 from latentprint.victim import Victim, check_victim, load_victim
@@ -135,6 +135,22 @@ def test_queries_are_counted_in_images() -> None:
     assert (target.queries.forward, target.queries.backward) == (12, 7)
 
 
+def test_logits_and_features_in_one_query() -> None:
+    target, x = victim(), images(5).requires_grad_()
+    logits, features = target.logits_and_features(x)
+    assert torch.equal(logits, target.logits(x)) and torch.equal(features, target.penultimate(x))
+    (logits.sum() + 2 * features.sum()).backward()
+    assert (target.queries.forward, target.queries.backward) == (5, 5)
+    apart = torch.autograd.grad(target.logits(x).sum() + 2 * target.penultimate(x).sum(), x)[0]
+    assert x.grad is not None and torch.allclose(x.grad, apart, atol=1e-6)
+
+
+@pytest.mark.parametrize("access", [Access.SCORES, Access.LABELS])
+def test_logits_and_features_need_white_box_access(access: Access) -> None:
+    with pytest.raises(AccessDenied, match="no features"):
+        victim(access).logits_and_features(images())
+
+
 def test_white_box_gradients_are_the_linear_weights() -> None:
     target, x = victim(), images(2).requires_grad_()
     target(x)[:, 1].sum().backward()
@@ -188,6 +204,8 @@ def test_penultimate_features_of_library_models_are_what_the_head_sees(spec: str
         return
     head = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
     assert torch.allclose(head(penultimate(module, x)), module(x), atol=1e-5)
+    logits, features = logits_and_penultimate(module, x)
+    assert torch.equal(logits, module(x)) and torch.equal(features, penultimate(module, x))
 
 
 # ---- loading ----
@@ -477,6 +495,14 @@ class WeightDecay(Defense):
 
     def training_term(self, x: Tensor, y: Tensor) -> Tensor:
         return sum(p.square().sum() for p in self.parameters()) * torch.ones(len(x))
+
+
+def test_a_defence_that_touches_the_answers_touches_them_in_a_joint_query_too() -> None:
+    x = images()
+    noisy = LogitNoise(victim(), 2.0)
+    logits, features = noisy.logits_and_features(x)
+    assert torch.equal(logits, noisy.logits(x)) and not torch.equal(logits, victim().logits(x))
+    assert torch.equal(features, victim().penultimate(x))
 
 
 def test_a_defence_at_strength_0_is_the_victim_bit_for_bit() -> None:

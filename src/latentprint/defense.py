@@ -77,3 +77,10 @@ class Defense(Victim):
     def penultimate(self, x: Tensor) -> Tensor:
         """Penultimate features; a defence that touches them says how by overriding this."""
         return self.victim.penultimate(x)
+
+    def logits_and_penultimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """In one pass, unless the defence touches either."""
+        own = type(self)
+        if own.defended is Defense.defended and own.penultimate is Defense.penultimate:
+            return self.victim.logits_and_penultimate(x)
+        return self.logits(x), self.penultimate(x)

@@ -19,7 +19,7 @@ from latentprint.checks import nan_weights, victim_outputs
 from latentprint.errors import UserError
 from latentprint.losses.classification import cross_entropy
 from latentprint.models.loading import first_line, load_module
-from latentprint.models.penultimate import penultimate
+from latentprint.models.penultimate import logits_and_penultimate, penultimate
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access, AccessDenied, Bounds
 
@@ -105,6 +105,18 @@ class Victim(nn.Module):
             raise AccessDenied(f"{self.name} grants {self.access.value} access: no features")
         return self._counted(self.penultimate, x)
 
+    def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in one query, ``(B, C)`` and ``(B, D)``, differentiable.
+
+        Raises:
+            AccessDenied: without white-box access.
+        """
+        if self.access is not Access.WHITE_BOX:
+            raise AccessDenied(f"{self.name} grants {self.access.value} access: no features")
+        # One tensor, so that a backward pass through either or both counts once.
+        both = self._counted(lambda images: torch.cat(self.logits_and_penultimate(images), 1), x)
+        return both[:, : self.n_classes], both[:, self.n_classes :]
+
     @torch.no_grad()
     def confidence(self, x: Tensor) -> Tensor:
         """The class probabilities that the answer implies, ``(B, C)``; one-hot under label access."""
@@ -120,6 +132,10 @@ class Victim(nn.Module):
     def penultimate(self, x: Tensor) -> Tensor:
         """Penultimate features ``(B, D)`` of images in [0, 1], uncounted: not for attacks."""
         return penultimate(self.module, self.preprocess(x))
+
+    def logits_and_penultimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, ``(B, C)`` and ``(B, D)``, uncounted: not for attacks."""
+        return logits_and_penultimate(self.module, self.preprocess(x))
 
     def training_loss(self, x: Tensor, y: Tensor, progress: float = 0.0) -> tuple[Tensor, Tensor]:
         """What its owner minimises in training: cross-entropy, unless a defence says otherwise.

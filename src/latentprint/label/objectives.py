@@ -183,19 +183,20 @@ class Objectives:
 
     def _victim_losses(self, seen: Tensor, y: Tensor, wanted: set[LossName]) -> dict[str, Tensor]:
         """What the victim says of the views, and where its features of them lie."""
-        aims = self.aims
+        aims, wants_features = self.aims, bool({"centre", "p_reg"} & wanted)
         losses: dict[str, Tensor] = {}
-        if {"cls", "margin"} & wanted:
-            logits = self.victim(seen).float()
-            answer = ANSWERS[self.stage.answer](logits, y)
-            losses["cls"], raw = answer if isinstance(answer, Bounded) else (answer, answer)
-            losses["cls_unbounded"] = raw.detach()  # logged, not optimised
-            losses["margin"] = max_margin(logits, y, margin=1.0).loss
-        if {"centre", "p_reg"} & wanted:
+        if not {"cls", "margin", "centre", "p_reg"} & wanted:
+            return losses
+        logits, features = self.victim.logits_and_features(seen) if wants_features else (self.victim(seen), None)
+        answer = ANSWERS[self.stage.answer](logits.float(), y)
+        losses["cls"], raw = answer if isinstance(answer, Bounded) else (answer, answer)
+        losses["cls_unbounded"] = raw.detach()  # logged, not optimised
+        losses["margin"] = max_margin(logits.float(), y, margin=1.0).loss
+        if features is not None:
             assert aims.origin is not None and aims.directions is not None
-            features = self.victim.features(seen).float() - aims.origin
-            losses["centre"] = 1 - F.cosine_similarity(features, aims.directions[y])
+            centred = features.float() - aims.origin
+            losses["centre"] = 1 - F.cosine_similarity(centred, aims.directions[y])
             if "p_reg" in wanted:
                 assert aims.centres is not None
-                losses["p_reg"] = centre_distance(features / aims.centres.length, aims.centres.table.weight, y)
+                losses["p_reg"] = centre_distance(centred / aims.centres.length, aims.centres.table.weight, y)
         return losses

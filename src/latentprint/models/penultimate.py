@@ -9,18 +9,17 @@ from latentprint.errors import UserError
 
 
 def penultimate(module: nn.Module, x: Tensor) -> Tensor:
-    """The ``(B, D)`` input of the last layer for preprocessed images ``(B, 3, H, W)``, differentiable.
+    """The ``(B, D)`` features of preprocessed images ``(B, 3, H, W)``, differentiable; see `logits_and_penultimate`."""
+    return logits_and_penultimate(module, x)[1]
 
-    From the module's own ``features`` method where it has one, as the built-in classifiers do (a *submodule*
-    of that name, as in torchvision's VGG, is something else); through timm's ``forward_head``; else whatever
-    enters the last linear layer with as many outputs as the module. Of a module that shows none of these, such
-    as a TorchScript file, the logits.
+
+def logits_and_penultimate(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A classifier's ``(B, C)`` logits and the ``(B, D)`` input of its last layer, in one forward pass if that goes.
+
+    What enters the last linear layer with as many outputs as the module; without such a layer, the module's own
+    ``features`` method (a *submodule* of that name, as in torchvision's VGG, is something else) or timm's
+    ``forward_head``; of a module that shows none of these, such as a TorchScript file, the logits.
     """
-    if _shows_features(module):
-        return module.features(x)  # type: ignore[operator]
-    stem, head = getattr(module, "forward_features", None), getattr(module, "forward_head", None)
-    if callable(stem) and callable(head):
-        return head(stem(x), pre_logits=True)
     seen: dict[nn.Module, Tensor] = {}
     handles = [layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0]}))
                for layer in module.modules() if isinstance(layer, nn.Linear)]
@@ -30,7 +29,13 @@ def penultimate(module: nn.Module, x: Tensor) -> Tensor:
         for handle in handles:
             handle.remove()
     heads = [layer for layer in seen if layer.out_features == logits.shape[1]]
-    return seen[heads[-1]].flatten(1) if heads else logits
+    if heads:
+        return logits, seen[heads[-1]].flatten(1)
+    if _shows_features(module):
+        return logits, module.features(x)  # type: ignore[operator]
+    if hasattr(module, "forward_head"):
+        return logits, module.forward_head(module.forward_features(x), pre_logits=True)  # type: ignore[operator]
+    return logits, logits
 
 
 def class_directions(module: nn.Module, n_classes: int) -> Tensor:
