@@ -39,7 +39,7 @@ from latentprint.victim import Victim
 CONFIG = AttackConfig(stages=[stage.model_copy(update={"batch": 4, "steps": 3, "min_steps": 1})
                               for stage in PROGRESSIVE],
                       pairs=3, horizon=2, images=2, look_every=50, look_images=64, sample_steps=1, ddim_steps=2,
-                      augmentations=2)  # fmt: skip
+                      augmentations=2, map_steps=4)  # fmt: skip
 N_CLASSES = 3
 
 
