@@ -412,6 +412,7 @@ def small_set(seed: int = 0) -> ImageSet:
         "test",
         default_hole(8).expand(4, -1, -1, -1),
         attributes,
+        ("north", "süd"),
     )
 
 
@@ -420,9 +421,10 @@ def same(a: ImageSet, b: ImageSet) -> bool:
         return (x is y) if x is None or y is None else torch.equal(x, y)
 
     fields = ("images", "labels", "holes", "attributes")
-    return all(equal(getattr(a, f), getattr(b, f)) for f in fields) and (a.names, a.source) == (
+    return all(equal(getattr(a, f), getattr(b, f)) for f in fields) and (a.names, a.source, a.groups) == (
         b.names,
         b.source,
+        b.groups,
     )
 
 

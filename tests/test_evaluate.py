@@ -290,3 +290,28 @@ def test_protocol_hash_tells_protocols_apart() -> None:
     assert len(hashes | {protocol(fewer, 8, 0.5)["hash"]}) == 3
     assert one["fmr"] == 1e-3 and one["public_photos"] == 8 and len(one["judge_weights"]) == 12
     assert one["enrolment"] == "mean embedding of a person's first 2 training photos"
+
+
+def test_groups_are_counted_each_by_itself() -> None:
+    made = bench()
+    groups = ("early",) * 2 + ("late",) * (N - 2)
+    made = replace(made, data=replace(made.data, private_train=replace(made.data.private_train, groups=groups)))
+    real, classes = made.data.private_heldout.images, made.data.private_heldout.labels
+    wrong = real.roll(2, 0)
+    only_early = torch.where((classes < 2).view(-1, 1, 1, 1), real, wrong)
+    section = label_section(made, {name: score(made, images, classes) for name, images in
+                                   {"attack": only_early, "floor": wrong, "ceiling": real, "prior_ceiling": real}.items()})
+    early, late = section["per_group"]
+    assert (early["group"], early["n"], late["group"], late["n"]) == ("early", 2, "late", N - 2)
+    assert early["leak"]["value"] == early["attack"]["value"] == early["top1"]["value"] == 1.0
+    assert late["leak"]["value"] == late["attack"]["value"] == 0.0 and late["ceiling"]["value"] == 1.0
+    assert section["attack"]["value"] == pytest.approx(2 / N)
+
+
+def test_one_group_is_no_comparison() -> None:
+    made = bench()
+    made = replace(made, data=replace(made.data, private_train=replace(made.data.private_train, groups=("all",) * N)))
+    heldout = made.data.private_heldout
+    arms = {name: score(made, heldout.images, heldout.labels) for name in
+            ("attack", "floor", "ceiling", "prior_ceiling")}
+    assert "per_group" not in label_section(made, arms)

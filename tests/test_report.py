@@ -69,6 +69,12 @@ def label_section() -> dict[str, Any]:
             {"identity": EVIL, "match_rate": 0.9, "similarity": 0.61, "top1": 1.0, "n": 10},
             {"identity": "Cy", "match_rate": None, "similarity": float("nan"), "top1": 0.7, "n": 10},
         ],
+        "per_group": [
+            {"group": "young", "n": 30, "leak": {"value": 0.8, "low": 0.71, "high": 0.88}, "attack": {"value": 0.79},
+             "floor": {"value": 0.01}, "prior_ceiling": {"value": 0.93}, "ceiling": {"value": 0.99},
+             "top1": {"value": 0.95}},
+            {"group": f"not {EVIL}", "n": 20, "leak": {"value": None}, "attack": {"value": 0.66}},
+        ],
         "evaluators": [{"name": "A", "architecture": "resnet", "accuracy": 0.987, "n": 150}],
         "victim": {"architecture": "vgg", "accuracy": 0.993, "n_classes": 50},
         "judge": {
@@ -216,6 +222,13 @@ def test_the_realised_false_match_rate_stands_beside_the_stated_one(run: Path) -
     page = Page(render(report, run))
     assert page.row("Judge")[-2:] == ["120,000", "0.35% n 1,140"] and page.row("Teacher")[-1] == "not measured"
     assert any(row[-1] == "Realised FMR" for row in page.rows)
+
+
+def test_groups_stand_side_by_side(run: Path) -> None:
+    page = Page(render(full_report(), run))
+    young, old = (row for row in page.rows if row and row[0] in ("young", f"not {EVIL}"))
+    assert young[1:4] == ["30", "80% 71–88%", "79%"] and old[1:4] == ["20", "not measured", "66%"]
+    assert "#label-groups" in page.links
 
 
 def test_people_are_listed_the_most_exposed_first(run: Path) -> None:
@@ -687,7 +700,7 @@ def test_a_browser_shows_the_page_without_trouble(run: Path, tmp_path: Path) -> 
         "troubles": [],
         "images": 2,
         "shown": 2,
-        "links": 9,
+        "links": 10,
         "broken": 0,
         "overflow": 0,
         "scripted": "js",

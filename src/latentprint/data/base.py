@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class ImageSet:
         source: where the images came from, for manifests and messages.
         holes: ``(N, 1, H, W)`` uint8, 1 inside the face region that a swap may repaint, or None when unknown.
         attributes: ``(N, A)`` float32 true nuisance parameters (``ATTRIBUTE_NAMES``), or None when unknown.
+        groups: of each person the group or population they belong to, or None when nobody said.
     """
 
     images: Tensor
@@ -30,6 +32,7 @@ class ImageSet:
     source: str
     holes: Tensor | None = None
     attributes: Tensor | None = None
+    groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
@@ -39,6 +42,8 @@ class ImageSet:
             raise UserError(f"{self.source}: {len(self.images)} images but {len(self.labels)} labels")
         if len(set(self.names)) != len(self.names):
             raise UserError(f"{self.source}: class names are not unique")
+        if self.groups is not None and len(self.groups) != len(self.names):
+            raise UserError(f"{self.source}: {len(self.names)} people but groups of {len(self.groups)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.names):
             raise UserError(f"{self.source}: labels must lie in 0..{len(self.names) - 1}")
 
@@ -78,20 +83,28 @@ class ImageSet:
         new = torch.full((self.n_classes,), -1, dtype=torch.int64)
         new[torch.tensor(list(classes), dtype=torch.int64)] = torch.arange(len(classes))
         kept = self.take((new[self.labels] >= 0).nonzero().squeeze(1))
-        return replace(kept, labels=new[kept.labels], names=tuple(self.names[c] for c in classes))
+        return replace(kept, labels=new[kept.labels], names=tuple(self.names[c] for c in classes),
+                       groups=None if self.groups is None else tuple(self.groups[c] for c in classes))
 
 
-def concatenate(first: ImageSet, second: ImageSet, source: str | None = None) -> ImageSet:
-    """Both sets, the classes of ``second`` numbered after those of ``first`` (names must not clash)."""
+def concatenate(*sets: ImageSet) -> ImageSet:
+    """All sets in one, the classes of each numbered after those before (names must not clash).
 
-    def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return None if a is None or b is None else torch.cat([a, b])
+    What one of them does not know is None.
+    """
 
+    def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+        known = [part for part in parts if part is not None]
+        return torch.cat(known) if len(known) == len(parts) else None
+
+    firsts = [0, *accumulate(each.n_classes for each in sets)]
+    groups = [each.groups for each in sets if each.groups is not None]
     return ImageSet(
-        images=torch.cat([first.images, second.images]),
-        labels=torch.cat([first.labels, second.labels + first.n_classes]),
-        names=first.names + second.names,
-        source=source or f"{first.source} + {second.source}",
-        holes=both(first.holes, second.holes),
-        attributes=both(first.attributes, second.attributes),
+        images=torch.cat([each.images for each in sets]),
+        labels=torch.cat([each.labels + first for each, first in zip(sets, firsts, strict=False)]),
+        names=sum((each.names for each in sets), ()),
+        source=" + ".join(each.source for each in sets),
+        holes=joined([each.holes for each in sets]),
+        attributes=joined([each.attributes for each in sets]),
+        groups=sum(groups, ()) if len(groups) == len(sets) else None,
     )

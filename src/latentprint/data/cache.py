@@ -86,7 +86,7 @@ def _code() -> str:
 
 def _write(data: ImageSet, entry: Path) -> None:
     tensors = {name: value.contiguous() for name in _TENSORS if (value := getattr(data, name)) is not None}
-    header = {"names": data.names, "source": data.source, "checksum": _checksum(tensors)}
+    header = {"names": data.names, "source": data.source, "groups": data.groups, "checksum": _checksum(tensors)}
     entry.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=entry.parent) as folder:
         part = Path(folder) / entry.name
@@ -100,7 +100,9 @@ def _read(entry: Path) -> ImageSet:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     if _checksum(tensors) != header["checksum"]:
         raise ValueError("its checksum does not match")
-    return ImageSet(names=tuple(header["names"]), source=header["source"], **tensors)
+    groups = header["groups"]
+    return ImageSet(names=tuple(header["names"]), source=header["source"],
+                    groups=None if groups is None else tuple(groups), **tensors)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

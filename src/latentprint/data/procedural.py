@@ -71,4 +71,5 @@ def make_people(identity_seeds: Sequence[int], photos: int, image_seed: int = 0,
         source=f"procedural ({population})",
         holes=holes,
         attributes=torch.from_numpy(nuisance[:, columns]).float(),
+        groups=(population,) * len(identity_seeds),
     )

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from latentprint.config import Config
-from latentprint.data.base import ImageSet
+from latentprint.data.base import ImageSet, concatenate
 from latentprint.data.cache import cached, default_cache_dir, fingerprint
 from latentprint.data.folder import load_folder
 from latentprint.data.npz import load_npz
 from latentprint.data.procedural import make_people
 from latentprint.data.vision import Part, load_celeba, load_cifar
+from latentprint.errors import UserError
 
 Size = Annotated[int, Field(ge=8, le=2048, description="height and width of the images, in pixels")]
 
@@ -27,7 +29,9 @@ class ProceduralSource(Config):
     photos: int = Field(default=16, ge=1, description="photos of each person")
     first_identity: int = Field(default=0, ge=0, description="identity seed of the first person; the others follow")
     image_seed: int = Field(default=0, ge=0, description="seed of each person's first photo; the others follow")
-    population: str = Field(default="default", description="population that the people are drawn from")
+    population: str | Annotated[list[str], Field(min_length=1)] = Field(
+        default="default", description="population that the people are drawn from: default, palette, aged, posed or "
+                                       "shifted; of a list each has an equal share of the people, in its order")
     size: Size = 64
 
 
@@ -84,11 +88,19 @@ def load(source: DataSource) -> ImageSet:
     return cached(parts, _maker(source), default_cache_dir())
 
 
+def _people(source: ProceduralSource) -> ImageSet:
+    populations = [source.population] if isinstance(source.population, str) else source.population
+    if len(populations) > source.people:
+        raise UserError(f"population: {len(populations)} populations cannot share {source.people} people")
+    seeds = np.array_split(np.arange(source.first_identity, source.first_identity + source.people), len(populations))
+    return concatenate(*(make_people(own.tolist(), source.photos, source.image_seed, source.size, population)
+                         for own, population in zip(seeds, populations, strict=True)))
+
+
 def _maker(source: DataSource) -> Callable[[], ImageSet]:
     match source:
         case ProceduralSource():
-            seeds = range(source.first_identity, source.first_identity + source.people)
-            return lambda: make_people(seeds, source.photos, source.image_seed, source.size, source.population)
+            return lambda: _people(source)
         case FolderSource():
             return lambda: load_folder(source.path, source.size)
         case NpzSource():

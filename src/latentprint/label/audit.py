@@ -7,7 +7,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,9 @@ from torch import nn
 
 from latentprint import checks
 from latentprint.config import config_hash
-from latentprint.data.base import ImageSet, concatenate
+from latentprint.data.base import concatenate
 from latentprint.data.faceregion import with_holes
+from latentprint.data.groups import read_groups
 from latentprint.data.sources import ProceduralSource, load
 from latentprint.data.splits import AuditData, from_parts, split_people
 from latentprint.diffusion.swap import Swapper
@@ -140,14 +141,16 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
     """
     settings = config.data
     private = load(settings.private)
+    if settings.groups is not None:
+        private = replace(private, groups=read_groups(settings.groups, private.names))
     evaluation = load(settings.evaluation) if settings.evaluation is not None else None
     others = [load(source) for source in settings.public]
     if settings.n_private is not None:
         data = split_people(private, settings.n_private, settings.n_heldout, config.seed, n_train=settings.n_train)
-        public = _joined([data.public, *others])
+        public = concatenate(data.public, *others)
         data = AuditData(public, data.private_train, data.private_heldout, evaluation)
     elif others:
-        data = from_parts(_joined(others), private, settings.n_heldout, config.seed, evaluation, settings.n_train)
+        data = from_parts(concatenate(*others), private, settings.n_heldout, config.seed, evaluation, settings.n_train)
     else:
         raise UserError("data.public is empty: name a public source, or data.n_private to split data.private")
     if any("diversity" in stage.active for stage in config.attack.resolved.stages):
@@ -272,10 +275,3 @@ def data_hashes(data: AuditData) -> dict[str, str]:
              "evaluation": data.evaluation}
     return {name: hashlib.sha256(part.images.numpy().tobytes()).hexdigest()
             for name, part in parts.items() if part is not None}
-
-
-def _joined(sets: list[ImageSet]) -> ImageSet:
-    joined = sets[0]
-    for other in sets[1:]:
-        joined = concatenate(joined, other)
-    return joined

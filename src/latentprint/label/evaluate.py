@@ -144,6 +144,8 @@ def label_section(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]
     section["gain_over"] = {key: _gain(bench, arms["attack"], arms[key]) for key in ARM_KEYS.values() if key in arms}
     section["grid_caption"] = grid_caption(int(np.bincount(arms["attack"].classes).max()))
     section["per_identity"] = _per_identity(bench, arms)
+    if groups := _per_group(bench, arms):
+        section["per_group"] = groups
     section["evaluators"] = [{"name": e.name, "architecture": e.architecture, "accuracy": e.accuracy, "n": e.n}
                              for e in bench.evaluators]
     section["judge"] = _recogniser_section(bench.judge)
@@ -205,9 +207,7 @@ def gradient_flag(victim: Victim, images: Tensor) -> checks.Flag | None:
 def _gain(bench: Bench, attack: ArmScores, baseline: ArmScores) -> dict[str, Any]:
     """Headline of the attack minus that of a baseline drawn with the same classes and seeds: picture by picture."""
     gain = attack.values[HEADLINE] - baseline.values[HEADLINE]
-    if not np.isfinite(gain).all():
-        return {"value": None, "low": None, "high": None, "n": 0}
-    return bootstrap_by_identity(gain, attack.classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
+    return _mean(bench, ArmScores({HEADLINE: gain}, attack.classes, attack.images), HEADLINE)
 
 
 def _leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
@@ -216,6 +216,29 @@ def _leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
     attack, floor, ceiling = (Arm(arms[name].values[HEADLINE], arms[name].classes)
                               for name in ("attack", "floor", "ceiling"))
     return leak_interval(attack, floor, ceiling, n_resamples=bench.resamples, seed=bench.seed).to_json()
+
+
+def _per_group(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str, Any]]:
+    """Leak, headline by arm and Top-1 of each group of people; nothing to say of fewer than two groups."""
+    groups = bench.data.private_train.groups or ()
+    if len(set(groups)) < 2:
+        return []
+    rows = []
+    for group in dict.fromkeys(groups):
+        member = np.array([each == group for each in groups])
+        own = {name: arm.take(member[arm.classes]) for name, arm in arms.items()}
+        row: dict[str, Any] = {"group": group, "n": int(member.sum()), "leak": _leak(bench, own)}
+        row |= {name: _mean(bench, own[name], HEADLINE) for name in ("attack", "floor", "prior_ceiling", "ceiling")
+                if name in own}
+        rows.append(row | {"top1": _mean(bench, own["attack"], "top1")})
+    return rows
+
+
+def _mean(bench: Bench, arm: ArmScores, metric: str) -> dict[str, Any]:
+    values = arm.values[metric]
+    if not np.isfinite(values).all():
+        return {"value": None, "low": None, "high": None, "n": 0}
+    return bootstrap_by_identity(values, arm.classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
 
 
 def _per_identity(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ class DataConfig(Config):
     evaluation: DataSource | None = Field(ProceduralSource(people=200, photos=6, first_identity=200_000),
                                           description="further people who calibrate the judge's thresholds; null: "
                                                       "private and public people do")
+    groups: Path | None = Field(None, description="a CSV file with the columns name and group: the report then also "
+                                                  "gives the numbers of each group of private people")
     n_private: int | None = Field(None, ge=2, description="private people when 'private' is split; null: all")
     n_heldout: int = Field(8, ge=1, description="photos of each private person kept from the victim")
     n_train: int | None = Field(None, ge=1, description="at most so many training photos of each private person")

@@ -243,6 +243,24 @@ def _person_cell(key: str, entry: Mapping[str, Any]) -> Cell:
     return Cell(plain(value), sort=value)
 
 
+GROUP = ("leak", "attack", "floor", "prior_ceiling", "ceiling")
+
+
+def groups_table(section: Mapping[str, Any]) -> Table:
+    """Leak and headline by group of people, with intervals over the people of the group."""
+    rows = [mapping(entry) for entry in sequence(section.get("per_group"))]
+    metric, share = names.metric(_headline(section)), names.Metric("", is_share=True)
+    labels = ("Leak", *(f"{names.arm(key, 'label').label}" for key in GROUP[1:]), names.METRICS["top1"].label)
+    shown = (share, *[metric] * (len(GROUP) - 1), names.METRICS["top1"])
+    return Table(
+        (Column("People"), *map(Column, labels)),
+        tuple(Row(text(row.get("group"), "(unnamed)"),
+                  (Cell(scalar(row.get("n"))), *(measured_cell(unit, Measured.of(row.get(key)))
+                                                 for unit, key in zip(shown, (*GROUP, "top1"), strict=True))))
+              for row in rows if row),
+    )
+
+
 def models_table(section: Mapping[str, Any]) -> Table:
     """The victim and the evaluators with their accuracy on real held-out photos."""
     rows = [("Victim", mapping(section.get("victim")))]

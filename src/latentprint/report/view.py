@@ -17,6 +17,7 @@ from latentprint.report.tables import (
     defence_table,
     findings_table,
     geometry_table,
+    groups_table,
     models_table,
     people_table,
     recognisers_table,
@@ -61,6 +62,7 @@ class Channel:
     defence: Table
     defence_settings: tuple[tuple[str, str], ...]
     arms: Table
+    groups: Table
     people: Table
     models: Table
     recognisers: Table
@@ -96,7 +98,7 @@ class Channel:
         """Id suffix and title of the parts that this channel has, in the page's order."""
         optional = [("defence", "Defence", self.defence_settings), ("faces", "Faces", self.grid),
                     ("arms", "Numbers", self.arms),
-                    ("people", "Each person", self.people),
+                    ("groups", "Groups", self.groups), ("people", "Each person", self.people),
                     ("models", "Judges", self.models or self.recognisers),
                     ("training", "Training", self.figures or self.stages or self.diagnosed or self.geometry),
                     ("protocol", "Protocol", self.protocol)]
@@ -131,6 +133,7 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         defence=defence_table(section),
         defence_settings=defence_settings(mapping(section.get("defence"))),
         arms=arms_table(name, section),
+        groups=groups_table(section),
         people=people_table(section),
         models=models_table(section),
         recognisers=recognisers_table(section),
