@@ -17,8 +17,9 @@ install: .venv/.installed
 demo: install
 	$(BIN)/latentprint demo --out runs/demo --resume
 
+# One thread a process: tests are many and small.
 test: install browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
 
 lint: install
 	$(BIN)/python -m ruff check src tests examples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
@@ -136,6 +137,38 @@ def test_mi_face_returns_the_least_costly_picture_on_the_way(tmp_path: Path) -> 
     costs = [cross_entropy(asked(attack.ascend(asked, classes, scene, steps)), classes) for steps in range(4)]
     assert all((after <= before).all() for before, after in pairwise(costs))
     assert (costs[-1] < costs[0]).any()
+
+
+def test_the_toolbox_climbs_the_probability_of_a_linear_victim(tmp_path: Path) -> None:
+    """So flat a victim answers about one half throughout: a pixel in [0, 1] moves its probability by its weight."""
+    sign = torch.randn(3, 64, 64).sign()
+    asked = Victim(Linear(sign, 1e-4), 2)
+    made = draw("art-mi-face", harness(tmp_path, 4 * 5, art_mi_face={"learning_rate": 100.0}), asked)
+    hole = shared_tools().scenes.hole
+    for image, y, index in zip(made.images, made.classes, made.attribute_index, strict=True):
+        moved = 0.5 + 5 * 100 * 1e-4 * (sign if y == 0 else -sign)
+        expected = torch.where(hole[index] > 0, moved, shared_tools().scenes.image[index])
+        assert torch.allclose(image, expected, atol=0.005)
+    assert made.n_backward == 4 * 5
+
+
+class Sure(nn.Module):
+    """Every picture is of class 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        brightness = x.mean((1, 2, 3))
+        return torch.stack([brightness, brightness + 20], 1)
+
+
+def test_the_toolbox_gives_up_where_a_class_is_unlikely(tmp_path: Path) -> None:
+    made = draw("art-mi-face", harness(tmp_path, 4 * 5), Victim(Sure(), 2))
+    assert made.n_backward == 2 * 1 + 2 * 5  # one look at each picture of class 0 was enough
+
+
+def test_without_the_toolbox_its_arm_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "art.attacks.inference.model_inversion.mi_face", None)
+    with pytest.raises(UserError, match=r"pip install 'latentprint\[art\]'"):
+        draw("art-mi-face", harness(tmp_path, 4))
 
 
 def test_smoothing_keeps_the_mean_and_is_off_at_zero(tmp_path: Path) -> None:

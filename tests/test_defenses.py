@@ -85,6 +85,15 @@ def same(first: Victim, second: Victim) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
 
 
+def test_what_a_run_trained_serves_another(photos: ImageSet, tmp_path: Path) -> None:
+    first = trained(settings(), photos, tmp_path / "first")
+    kept = tmp_path / "first" / "networks" / "victim.safetensors"
+    second = trained(settings(f"victim.weights={kept}"), photos, tmp_path / "second")
+    assert same(first, second) and not (tmp_path / "second" / "networks").exists()
+    fresh = load_classifier(settings(), settings().victim, "victim", photos)
+    assert not same(first, fresh)
+
+
 # ---- HSIC ----
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors.torch import save_file
+from torch import nn
 
 from latentprint.engine.state import load_state, save_state, write_text
 from latentprint.errors import UserError
@@ -85,6 +87,16 @@ class RunDir:
     def load(self, name: str) -> dict[str, Any] | None:
         """The checkpoint ``name``, or None."""
         return load_state(self.path / "checkpoints" / name)
+
+    def save_weights(self, name: str, network: nn.Module) -> None:
+        """The state dict of ``network`` as ``networks/name.safetensors``, for another run to load."""
+        if not self.writes:
+            return
+        path = self.path / "networks" / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file({key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}, part)
+        part.replace(path)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``name`` atomically; NaN and infinities become null, so that any JSON reader takes it."""

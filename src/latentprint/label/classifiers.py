@@ -46,13 +46,18 @@ def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: Im
 
 def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, train: ImageSet, heldout: ImageSet,
                    run: RunDir) -> Classifier:
-    """Train it on the private people if it is a named architecture without weights, and measure it."""
+    """Train it on the private people if it is a named architecture without weights, and measure it.
+
+    What was trained is kept as ``networks/NAME.safetensors`` in the run, which ``weights`` of another run may name.
+    """
     device = pick_device(config.device)
     lay_out(victim, device)
     if isinstance(victim, DPSGD) and victim.strength > 0:
         train_privately(config, model, victim, train, run, device)
     elif is_trained_here(model):
         train_classifier(config, model, victim.name, victim, train, run, device)
+    if is_trained_here(model):
+        run.save_weights(victim.name, victim.network)
     right = hits(victim, heldout)
     return Classifier(victim, victim.name, model.model, float(right.mean()), len(right))
 

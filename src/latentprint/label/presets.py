@@ -45,7 +45,8 @@ class ModelConfig(Config):
 
     model: str = Field("builtin:vgg", description="builtin:vgg|resnet|mixer, timm:NAME, torchvision:NAME, a .pt2 or "
                                                   "TorchScript file, FILE.py:NAME or PACKAGE.MODULE:NAME")
-    weights: Path | None = Field(None, description="a state dict; null: train it on the private people")
+    weights: Path | None = Field(None, description="a state dict, such as networks/victim.safetensors of an earlier "
+                                                   "run; null: train it on the private people")
     crop: list[float] = Field(FACE_BOX, min_length=4, max_length=4,
                               description="top, left, bottom, right of what it sees, as shares of the picture")
     input_size: int | None = Field(None, ge=16, description="pixels the crop is resized to; null: as it is")
@@ -156,7 +157,8 @@ class LabelConfig(Config):
     adapt: AdaptConfig = Field(AdaptConfig(), description="fitting codec and prior to the public people")
     attack: AttackConfig = Field(AttackConfig(), description="the attack")
     baselines: list[BaselineName] = Field([], description="other attacks that are given as many of the victim's "
-                                                          "gradients: mi-face, embedding-search, ppa, direct, guidance")
+                                                          "gradients: mi-face, art-mi-face (extra 'art'), embedding-search, "
+                                                          "ppa, direct, guidance")
     baseline_settings: BaselineSettings = Field(BaselineSettings(), description="settings of the baselines")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
     save_every: int = Field(50, ge=1, description="steps between checkpoints")

@@ -76,6 +76,7 @@ ARMS = {
     "pseudo_label": Arm("Pseudo-label baseline", "no optimisation"),
     "mapped": Arm("Map alone", "class directions read by a learned map, no optimisation"),
     "mi_face": Arm("MI-Face", "gradient ascent on pixels, no prior"),
+    "art_mi_face": Arm("MI-Face of ART", "an outside implementation, as it is set by itself"),
     "embedding_search": Arm("Embedding search", "frozen prior, the victim's loss alone"),
     "ppa": Arm("Plug & Play", "frozen prior, several starts, chosen by the victim"),
     "direct": Arm("Direct fine-tuning", "the label stage alone, from random labels"),

@@ -10,6 +10,7 @@ from latentprint.attack import Attack
 from latentprint.engine.loop import accelerator
 from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
+from latentprint.label.baselines.art import ArtMIFace
 from latentprint.label.baselines.base import Harness
 from latentprint.label.baselines.direct import direct
 from latentprint.label.baselines.embedding_search import EmbeddingSearch
@@ -23,7 +24,7 @@ from latentprint.types import Access, Reconstruction
 from latentprint.victim import Victim
 
 BASELINES: dict[BaselineName, Callable[[Harness], Attack]] = {
-    "mi-face": MIFace, "embedding-search": EmbeddingSearch, "ppa": PPA, "direct": direct,
+    "mi-face": MIFace, "art-mi-face": ArtMIFace, "embedding-search": EmbeddingSearch, "ppa": PPA, "direct": direct,
     "guidance": ClassifierGuidance,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from latentprint.config import Config
 
-BaselineName = Literal["mi-face", "embedding-search", "ppa", "direct", "guidance"]
+BaselineName = Literal["mi-face", "art-mi-face", "embedding-search", "ppa", "direct", "guidance"]
 
 #: A baseline's key among the arms of report.json.
 ARM_KEYS: dict[BaselineName, str] = {name: name.replace("-", "_") for name in get_args(BaselineName)}
@@ -23,6 +23,14 @@ class MIFaceConfig(Config):
     step: float = Field(0.1, gt=0, le=1, description="how far a step moves the pixel with the largest gradient")
     smoothing: float = Field(0.0, ge=0, le=5, description="standard deviation in pixels of a blur after every step; "
                                                           "0: none")
+
+
+class ArtMIFaceConfig(Config):
+    """MI-Face of the Adversarial Robustness Toolbox, as it is set when nobody sets it."""
+
+    learning_rate: float = Field(0.1, gt=0, description="on the gradient of the class's probability")
+    threshold: float = Field(0.99, ge=0, description="a descent goes on while one minus the probability is below it")
+    window: int = Field(100, ge=1, description="... or not below the largest of so many steps before")
 
 
 class EmbeddingSearchConfig(Config):
@@ -56,6 +64,7 @@ class BaselineSettings(Config):
     """What is not shared with the attack; the baseline ``direct`` has nothing of its own."""
 
     mi_face: MIFaceConfig = Field(MIFaceConfig(), description="pixel gradient ascent")
+    art_mi_face: ArtMIFaceConfig = Field(ArtMIFaceConfig(), description="the same by an outside library")
     embedding_search: EmbeddingSearchConfig = Field(EmbeddingSearchConfig(), description="search with a frozen prior")
     ppa: PPAConfig = Field(PPAConfig(), description="Plug & Play Attacks")
     guidance: GuidanceConfig = Field(GuidanceConfig(), description="classifier-guided sampling")

@@ -1,0 +1,66 @@
+"""MI-Face as the Adversarial Robustness Toolbox has it, an outside implementation to compare with.
+
+The toolbox (extra ``art``) is given what its class expects: a model of probabilities and a picture at a time. Only the
+pixels in the hole of the attribute image reach the victim, as for every arm. Its stop rule ends a descent at once where
+the victim gives the class a probability below ``1 - threshold``: with many classes it returns the start, so that a
+small leak found by it says little.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentprint.attack import Draw
+from latentprint.diffusion.swap import Scene
+from latentprint.engine.loop import progress
+from latentprint.errors import UserError
+from latentprint.label.attack import scene_of
+from latentprint.label.baselines.base import Baseline
+from latentprint.label.baselines.mi_face import repaint
+from latentprint.victim import Victim
+
+
+class ArtMIFace(Baseline):
+    """One gradient a picture and step; the budget is shared out evenly. Killed midway it starts over.
+
+    Raises:
+        UserError: the toolbox is not installed.
+    """
+
+    def run(self, victim: Victim, classes: Tensor, seeds: Tensor) -> Draw:
+        try:
+            from art.attacks.inference.model_inversion.mi_face import MIFace
+            from art.estimators.classification import PyTorchClassifier
+        except ImportError as error:
+            raise UserError("baselines: art-mi-face needs the Adversarial Robustness Toolbox: pip install "
+                            "'latentprint[art]'") from error
+        tools, settings = self.harness.tools, self.harness.settings.art_mi_face
+        index = scene_of(seeds, len(tools.public))
+        shape = tuple(tools.scenes.image.shape[1:])
+        seen = InHole(victim)
+        classifier = PyTorchClassifier(seen, nn.NLLLoss(), shape, victim.n_classes, clip_values=(0.0, 1.0),
+                                       device_type="cpu" if tools.device.type == "cpu" else "gpu")
+        attack = MIFace(classifier, self.harness.steps(len(classes)), settings.window, settings.threshold,
+                        settings.learning_rate, verbose=False)
+        grey, pictures = np.full((1, *shape), 0.5, np.float32), []
+        with progress() as bar:
+            for scene, y in bar.track(list(zip(index.tolist(), classes.tolist(), strict=True)), description="art"):
+                seen.scene = tools.scenes.take(torch.tensor([scene])).to(tools.device)
+                found = torch.from_numpy(attack.infer(grey, np.array([y]))).to(tools.device)
+                pictures.append(repaint(seen.scene, found).cpu())
+        return Draw(torch.cat(pictures), index)
+
+
+class InHole(nn.Module):
+    """Pixels ``(1, 3, H, W)``, put into the hole of ``scene``, to the victim's probabilities ``(1, C)``."""
+
+    scene: Scene
+
+    def __init__(self, victim: Victim) -> None:
+        super().__init__()
+        self.victim = victim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.victim(repaint(self.scene, x)).softmax(1)
