@@ -166,3 +166,18 @@ def test_unknown_asset_and_damaged_asset(run: Run, assets: Path, tmp_path: Path)
     copied = save_untrained(tmp_path / "copied", seed=1)
     (copied / "codec.safetensors").write_bytes(b"0" * 100)
     expect(run(f"assets={copied}"), "codec", "recorded")
+
+
+def test_diversity_needs_two_photos_of_somebody(run: Run) -> None:
+    """What real photos of one person vary by cannot be told from one photo each."""
+    expect(run("attack.loss=C", "data.public=[{kind: procedural, people: 6, photos: 1, first_identity: 500}]"),
+           "diversity", "several photos")
+
+
+def test_groups_that_leave_a_person_out(run: Run, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("name,group\nperson-000000,young\n")
+    expect(run(*folder_data(people), f"data.groups={tmp_path}/groups.csv"), "person 'person-000001' has no group")
+
+
+def test_a_population_that_does_not_exist(run: Run) -> None:
+    expect(run("data.private.population=[default, martian]"), "population", "martian", "palette")
