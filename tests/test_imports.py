@@ -18,7 +18,7 @@ CHANNELS = frozenset({"label", "template", "feature"})
 LAYERS = (
     {"errors", "types", "stats", "keys", "complaints"},
     {"config", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
-     "report"},
+     "surrogates", "report"},
     {"victim", "attack", "defense", "checks", "handover"},
     CHANNELS,
     {"pretrain", "bench", "demo", "gate", "doctor", "console"},

@@ -1,0 +1,74 @@
+"""Defences of split inference: each may change the edge network, the features that leave it, and the training.
+
+A defence is on in training, when accuracy is measured, and when an attack asks: the victim holds it, nobody else
+switches it. Defences compose: a victim holds several, and each is called in the order given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step shows a defence.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` in [0, 1], as augmented.
+        labels: ``(B,)`` int64.
+        features: ``(B, *F)`` as the edge network gave them, with gradient.
+        sent: ``(B, *F)`` as they leave the device, with gradient.
+        epoch: from 0.
+        progress: share of the training that is done, in [0, 1).
+        lr: the learning rate of this step.
+    """
+
+    images: Tensor
+    labels: Tensor
+    features: Tensor
+    sent: Tensor
+    epoch: int
+    progress: float
+    lr: float
+
+
+class FeatureDefense(nn.Module):
+    """One defence. A subclass overrides what it touches; as it stands it does nothing, bit for bit."""
+
+    #: Standard deviation of the noise that it adds to features; others in the same victim rely on it.
+    noise_std: float = 0.0
+
+    def edge(self, edge: nn.Module, example: Tensor) -> nn.Module:
+        """The edge network that is trained in place of ``edge``.
+
+        Args:
+            example: ``(B, 3, H, W)``, preprocessed images to try shapes on.
+        """
+        return edge
+
+    def send(self, features: Tensor, rng: torch.Generator | None) -> Tensor:
+        """What leaves the device in place of ``features`` ``(B, *F)``.
+
+        Args:
+            rng: of all random numbers, on the CPU; None draws from torch's global generator on the features' device.
+        """
+        return features
+
+    def before_step(self, step: Step) -> None:
+        """Train what the defence trains for itself (an adversary to defend against). Features arrive detached."""
+
+    def penalty(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor | float]] | None:
+        """A scalar added to the task's loss as it is (weights applied), and values to log; None: nothing to add."""
+        return None
+
+    def joint_parameters(self) -> Sequence[Mapping[str, Any]]:
+        """Parameter groups that the victim's own optimiser trains beside edge and cloud."""
+        return ()
+
+    def after_epoch(self, epoch: int, edge: nn.Module) -> None:
+        """Between epochs: refit, prune. ``epoch`` counts from 0; ``edge`` is the network under training."""

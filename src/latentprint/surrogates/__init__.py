@@ -1,0 +1,1 @@
+"""Estimates of the class-conditional entropy of features that an encoder can be trained to raise or bound."""
