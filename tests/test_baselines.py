@@ -48,8 +48,8 @@ NAMES = get_args(BaselineName)
 N_CLASSES = 3
 CONFIG = AttackConfig(stages=[stage.model_copy(update={"batch": 4, "steps": 3, "min_steps": 1})
                               for stage in PROGRESSIVE],
-                      pairs=3, horizon=2, images=2, look_every=50, look_images=64, sample_steps=2, ddim_steps=1,
-                      augmentations=2)  # fmt: skip
+                      pairs=3, horizon=2, map_steps=4, images=2, look_every=50, look_images=64, sample_steps=2,
+                      ddim_steps=1, augmentations=2)  # fmt: skip
 
 
 @cache
@@ -65,7 +65,7 @@ def victim() -> Victim:
 
 
 def harness(path: Path, budget: int, tools: Tools | None = None, config: AttackConfig = CONFIG,
-            **settings: Mapping[str, float]) -> Harness:
+            **settings: Mapping[str, float | str]) -> Harness:
     settings["ppa"] = {"candidates": 72, "views": 2, **settings.get("ppa", {})}
     return Harness(tools or shared_tools(), config, BaselineSettings.model_validate(settings), budget,
                    RunDir.open(path, {}, resume=True), seed=0, save_every=2)
@@ -195,10 +195,20 @@ def test_embedding_search_finds_the_direction_of_a_linear_victim(tmp_path: Path)
 
 
 def test_without_a_budget_embedding_search_is_the_pseudo_label_baseline(tmp_path: Path) -> None:
-    made = draw("embedding-search", harness(tmp_path, 7))  # a step takes eight
+    made = draw("embedding-search", harness(tmp_path, 7, embedding_search={"start": "pseudo"}))  # a step takes eight
     classes, seeds = sample_seeds(0, N_CLASSES, 2)
     pseudo = pseudo_label(shared_tools(), CONFIG, 0)(victim(), classes, seeds)
     assert (made.images - pseudo.images).abs().max() <= 1.01 / 255  # unit vectors, once more normalised
+    assert made.n_backward == 0
+
+
+def test_without_a_budget_embedding_search_is_the_map_alone(tmp_path: Path) -> None:
+    made, asked = draw("embedding-search", harness(tmp_path / "search", 7)), victim()
+    tools = shared_tools().with_prior(copy.deepcopy(shared_tools().swapper.prior))
+    attack = ProgressiveAttack(tools, CONFIG, RunDir.open(tmp_path / "attack", {}), 0)
+    attack(asked, made.classes, made.seeds)
+    alone = fixed(shared_tools(), CONFIG, attack.public)(asked, made.classes, made.seeds)
+    assert (made.images - alone.images).abs().max() <= 1.01 / 255
     assert made.n_backward == 0
 
 

@@ -299,8 +299,8 @@ def test_groups_are_counted_each_by_itself() -> None:
     real, classes = made.data.private_heldout.images, made.data.private_heldout.labels
     wrong = real.roll(2, 0)
     only_early = torch.where((classes < 2).view(-1, 1, 1, 1), real, wrong)
-    section = label_section(made, {name: score(made, images, classes) for name, images in
-                                   {"attack": only_early, "floor": wrong, "ceiling": real, "prior_ceiling": real}.items()})
+    pictures = {"attack": only_early, "floor": wrong, "ceiling": real, "prior_ceiling": real}
+    section = label_section(made, {name: score(made, images, classes) for name, images in pictures.items()})
     early, late = section["per_group"]
     assert (early["group"], early["n"], late["group"], late["n"]) == ("early", 2, "late", N - 2)
     assert early["leak"]["value"] == early["attack"]["value"] == early["top1"]["value"] == 1.0

@@ -95,7 +95,8 @@ class RunDir:
         path = self.path / "networks" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
-        save_file({key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}, part)
+        save_file({key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                   for key, value in network.state_dict().items()}, part)
         part.replace(path)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:

@@ -8,18 +8,46 @@ victim's approval may end anywhere among the many faces that the victim cannot t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentprint.data.base import ImageSet
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, step_generator
+from latentprint.label.pairing import public_features
 from latentprint.losses.identity import identity_cosine
+from latentprint.models.penultimate import class_directions
 from latentprint.models.recognisers import EMBEDDING_DIM
+from latentprint.victim import Victim
 
 #: Photos a step.
 BATCH = 256
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """What the victim's last layer sees.
+
+    Attributes:
+        origin: ``(D,)`` mean of its features of public photos.
+        centred: ``(N, D)`` those features about their mean.
+        directions: ``(C, D)`` where the features of each class's photos point.
+    """
+
+    origin: Tensor
+    centred: Tensor
+    directions: Tensor
+
+    @classmethod
+    def of(cls, victim: Victim, public: ImageSet) -> LastLayer:
+        """On the CPU; asks the victim about every public photo."""
+        features = public_features(victim, public)
+        origin = features.mean(0)
+        return cls(origin, features - origin, class_directions(victim.network, victim.n_classes).cpu())
 
 
 class FeatureMap(nn.Module):

@@ -157,8 +157,8 @@ class LabelConfig(Config):
     adapt: AdaptConfig = Field(AdaptConfig(), description="fitting codec and prior to the public people")
     attack: AttackConfig = Field(AttackConfig(), description="the attack")
     baselines: list[BaselineName] = Field([], description="other attacks that are given as many of the victim's "
-                                                          "gradients: mi-face, art-mi-face (extra 'art'), embedding-search, "
-                                                          "ppa, direct, guidance")
+                                                          "gradients: mi-face, art-mi-face (extra 'art'), "
+                                                          "embedding-search, ppa, direct, guidance")
     baseline_settings: BaselineSettings = Field(BaselineSettings(), description="settings of the baselines")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
     save_every: int = Field(50, ge=1, description="steps between checkpoints")

@@ -20,16 +20,14 @@ from latentprint.handover import HandOver, LabelEmbedding
 from latentprint.label.diagnosis import Finding, Levels, diagnose, latest
 from latentprint.label.embedding import Centres, Manifold, spread_within
 from latentprint.label.look import Look, Watch
-from latentprint.label.mapping import fit_map
+from latentprint.label.mapping import LastLayer, fit_map
 from latentprint.label.objectives import Aims, Objectives
-from latentprint.label.pairing import public_features
 from latentprint.label.presets import AttackConfig
 from latentprint.label.samples import keep_sample
 from latentprint.label.stages import LossName, Stage
 from latentprint.label.tools import Tools
 from latentprint.losses.identity import align
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
-from latentprint.models.penultimate import class_directions
 from latentprint.report.figures import Row, read_metrics
 from latentprint.victim import Victim
 
@@ -98,16 +96,14 @@ class Progressive:
         aims = Aims(pairs, pseudo.to(self.device), Manifold(tools.embeddings))
         wanted = {name for stage in config.stages for name in stage.active}
         if config.initial == "mapped" or {"centre", "p_reg"} & wanted:
-            features = public_features(self.victim, tools.public)
-            centred = features - features.mean(0)
-            aims.origin = features.mean(0).to(self.device)
-            aims.directions = class_directions(self.victim.network, self.victim.n_classes).to(self.device)
+            last = LastLayer.of(self.victim, tools.public)
+            aims.origin, aims.directions = last.origin.to(self.device), last.directions.to(self.device)
             if config.initial == "mapped":
-                mapping = fit_map(centred, tools.embeddings, self.run, self.seed, self.device,
+                mapping = fit_map(last.centred, tools.embeddings, self.run, self.seed, self.device,
                                   steps=config.map_steps, noise=config.map_noise)
                 aims.public = mapping(aims.directions)
             if "p_reg" in wanted:
-                aims.centres = Centres(aims.directions, float(centred.norm(dim=1).mean())).to(self.device)
+                aims.centres = Centres(aims.directions, float(last.centred.norm(dim=1).mean())).to(self.device)
         if "diversity" in wanted:
             aims.spread = spread_within(tools.embeddings, tools.public.labels)
         return aims

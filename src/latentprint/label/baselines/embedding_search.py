@@ -18,6 +18,7 @@ from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.seeds import step_generator
 from latentprint.label.attack import fixed, initial_embeddings
 from latentprint.label.baselines.base import Baseline, Harness
+from latentprint.label.mapping import LastLayer, fit_map
 from latentprint.label.views import clipped, random_views
 from latentprint.losses.classification import cross_entropy
 from latentprint.models.recognisers import EMBEDDING_DIM
@@ -28,14 +29,26 @@ VictimLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class EmbeddingSearch(Baseline):
-    """From the mean of the public photos that the victim finds most like the class, down its cross-entropy."""
+    """From where the attack's labels start, or from the mean of the photos that the victim finds most like the class,
+    down the victim's cross-entropy."""
 
     def run(self, victim: Victim, classes: Tensor, seeds: Tensor) -> Draw:
         h = self.harness
-        _, start = initial_embeddings(h.tools, h.config, victim, h.seed)
-        found = search(h, victim, "embedding-search", start, torch.arange(victim.n_classes), cross_entropy,
-                       h.settings.embedding_search.lr)
+        found = search(h, victim, "embedding-search", self.start(victim), torch.arange(victim.n_classes),
+                       cross_entropy, h.settings.embedding_search.lr)
         return fixed(h.tools, h.config, found).run(victim, classes, seeds)
+
+    @torch.no_grad()
+    def start(self, victim: Victim) -> Tensor:
+        """An embedding for each class, ``(C, 512)``."""
+        h = self.harness
+        if h.settings.embedding_search.start == "pseudo":
+            return initial_embeddings(h.tools, h.config, victim, h.seed)[1]
+        last, device = LastLayer.of(victim, h.tools.public), h.tools.device
+        with torch.enable_grad():
+            mapping = fit_map(last.centred, h.tools.embeddings, h.run, h.seed, device, steps=h.config.map_steps,
+                              noise=h.config.map_noise)
+        return mapping(last.directions.to(device)).cpu()
 
 
 def search(harness: Harness, victim: Victim, name: str, start: Tensor, classes: Tensor, loss: VictimLoss,

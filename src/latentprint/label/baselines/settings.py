@@ -40,6 +40,8 @@ class EmbeddingSearchConfig(Config):
     """
 
     lr: float = Field(2e-2, gt=0, description="peak learning rate; entries are of order one")
+    start: Literal["mapped", "pseudo"] = Field("mapped", description="where embeddings start: as the attack's labels "
+                                                                     "do, or at the mean of the paired photos")
 
 
 class PPAConfig(Config):
