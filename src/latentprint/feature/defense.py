@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentprint.engine.loop import Stateful
+
 
 @dataclass(frozen=True)
 class Step:
@@ -23,6 +25,7 @@ class Step:
         labels: ``(B,)`` int64.
         features: ``(B, *F)`` as the edge network gave them, with gradient.
         sent: ``(B, *F)`` as they leave the device, with gradient.
+        number: of the step, from 0.
         epoch: from 0.
         progress: share of the training that is done, in [0, 1).
         lr: the learning rate of this step.
@@ -32,6 +35,7 @@ class Step:
     labels: Tensor
     features: Tensor
     sent: Tensor
+    number: int
     epoch: int
     progress: float
     lr: float
@@ -69,6 +73,10 @@ class FeatureDefense(nn.Module):
     def joint_parameters(self) -> Sequence[Mapping[str, Any]]:
         """Parameter groups that the victim's own optimiser trains beside edge and cloud."""
         return ()
+
+    def states(self) -> Mapping[str, Stateful]:
+        """What a checkpoint must hold besides the defence's own parameters and buffers: optimisers."""
+        return {}
 
     def after_epoch(self, epoch: int, edge: nn.Module) -> None:
         """Between epochs: refit, prune. ``epoch`` counts from 0; ``edge`` is the network under training."""

@@ -7,8 +7,9 @@ Gradients of one view carry what only that view shows; averaging over augmentati
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from latentprint.data.augment import warped
 
 
 def random_views(x: Tensor, count: int, rng: torch.Generator, width: float = 1.0) -> Tensor:
@@ -20,21 +21,9 @@ def random_views(x: Tensor, count: int, rng: torch.Generator, width: float = 1.0
         width: how far views go from the picture. At 1 turned by at most 0.05 radians, shifted by 3% and zoomed by 4%
             of the picture, and 8% lighter or darker.
     """
-    with torch.autocast(x.device.type, enabled=False):  # half-precision coordinates would shift the picture
-        return _warped(x.float().repeat(count, 1, 1, 1), rng, 0.05 * width, 0.03 * width, 0.04 * width, 0.08 * width)
+    return warped(x.repeat(count, 1, 1, 1), rng, 0.05 * width, 0.03 * width, 0.04 * width, 0.08 * width)
 
 
 def clipped(picture: Tensor) -> Tensor:
     """Clipped to [0, 1] going forward, as the final picture will be; the gradient passes as if it were not."""
     return picture + (picture.clamp(0, 1) - picture).detach()
-
-
-def _warped(views: Tensor, rng: torch.Generator, turn: float, shift: float, zoom: float, light: float) -> Tensor:
-    unit = torch.rand(len(views), 5, generator=rng).to(views) * 2 - 1
-    angle, scale = turn * unit[:, 0], 1 + zoom * unit[:, 1]
-    cos, sin = scale * angle.cos(), scale * angle.sin()
-    matrix = torch.stack([torch.stack([cos, -sin, 2 * shift * unit[:, 2]], 1),
-                          torch.stack([sin, cos, 2 * shift * unit[:, 3]], 1)], 1)
-    grid = F.affine_grid(matrix, list(views.shape), align_corners=False)
-    moved = F.grid_sample(views, grid, padding_mode="reflection", align_corners=False)
-    return moved * (1 + light * unit[:, 4]).view(-1, 1, 1, 1)

@@ -12,7 +12,7 @@ from latentprint.losses.classification import (
     top_k_margin,
 )
 from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
-from latentprint.losses.dependence import hsic, normalised_hsic
+from latentprint.losses.dependence import distance_correlation, hsic, normalised_hsic
 from latentprint.losses.diversity import diversity_hinge
 from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine
 from latentprint.losses.perceptual import feature_distance
@@ -28,6 +28,7 @@ __all__ = [
     "centre_distance",
     "contrastive_identity",
     "cross_entropy",
+    "distance_correlation",
     "diversity_hinge",
     "embedding_norm",
     "feature_distance",

@@ -1,6 +1,6 @@
-"""How much two views of the same samples depend on each other: the Hilbert-Schmidt independence criterion, HSIC.
+"""How much two views of the same samples depend on each other: HSIC and distance correlation.
 
-HSIC is the squared distance, in a space that Gaussian kernels span, between the joint distribution of ``(x, y)`` and
+The Hilbert-Schmidt independence criterion is the squared distance, in a space that Gaussian kernels span, between the joint distribution of ``(x, y)`` and
 the product of its margins: 0 if and only if they are independent. It is a number of a *batch*, not of a sample.
 """
 
@@ -54,6 +54,18 @@ def normalised_hsic(x: Tensor, y: Tensor, *, bandwidth_x: float | None = None,
     gram_x, gram_y = _centred(gaussian_gram(x, bandwidth_x)), _centred(gaussian_gram(y, bandwidth_y))
     scale = _product(gram_x, gram_x) * _product(gram_y, gram_y)
     return _product(gram_x, gram_y) / scale.clamp_min(1e-12).sqrt()  # a dead layer has rounding errors only
+
+
+def distance_correlation(x: Tensor, y: Tensor) -> Tensor:
+    """``dCov(x, y) / sqrt(dVar(x) dVar(y))`` of ``(B, ...)`` and ``(B, ...)``: a scalar in [0, 1].
+
+    0 for a large sample exactly where they are independent, 1 for a scaled and rotated copy; on few samples it stays
+    well above 0. Euclidean distances, both double-centred (Szekely et al. 2007, Measuring and Testing Dependence by
+    Correlation of Distances, definitions 4 and 5), with a floor under each root for its gradient to stay finite.
+    """
+    a, b = (_centred((squared_distances(v) + 1e-7).sqrt()) for v in (x, y))
+    covariance, own_x, own_y = ((p * q).mean().clamp_min(0) + 1e-7 for p, q in ((a, b), (a, a), (b, b)))
+    return covariance.sqrt() / (own_x * own_y).sqrt().sqrt()
 
 
 def _median(distances: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Defences of split inference, one idea a file."""

@@ -1,0 +1,72 @@
+"""Adversarial reconstruction (ResSFL, Li et al. 2022, arXiv 2205.04007): features that a decoder fails on.
+
+A decoder learns along with the victim to raise the SSIM of its picture; the edge network pays for the SSIM above a bound.
+The published code trains the decoder beforehand on nine tenths of the *test* images; here it sees training images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from latentprint.models.decoders import Decoder
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from latentprint.engine.loop import Stateful
+from latentprint.feature.defense import FeatureDefense, Step
+from latentprint.feature.protection import AdversarialConfig
+
+
+class Adversarial(FeatureDefense):
+    """The decoder, its optimiser and the penalty ``weight * max(0, mean SSIM(A(z), x) - bound)``.
+
+    The decoder is given what is sent, noise and all. Its weights stay with the defence, for checkpoints alone: no
+    attack is given them.
+    """
+
+    decoder: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, config: AdversarialConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def edge(self, edge: nn.Module, example: Tensor) -> nn.Module:
+        with torch.no_grad():
+            shape = tuple(edge(example).shape[1:])
+        self.decoder = Decoder(shape, example.shape[-1], blocks=self.config.blocks)
+        self.optimizer = torch.optim.Adam(self.decoder.parameters(), self.config.lr)
+        return edge
+
+    def before_step(self, step: Step) -> None:
+        if self.config.weight == 0:
+            return
+        with torch.enable_grad():
+            for _ in range(self.config.steps):
+                self.optimizer.zero_grad(set_to_none=True)
+                (1 - self.similarity(step.sent.detach(), step.images)).backward()
+                self.optimizer.step()
+
+    def penalty(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor | float]] | None:
+        if self.config.weight == 0 or step.number < self.config.first_steps:
+            return None
+        for parameter in self.decoder.parameters():
+            parameter.requires_grad_(False)
+        similarity = self.similarity(step.sent, step.images)
+        for parameter in self.decoder.parameters():
+            parameter.requires_grad_(True)
+        return self.config.weight * F.relu(similarity - self.config.bound), {"adversary_ssim": similarity.detach()}
+
+    def similarity(self, sent: Tensor, images: Tensor) -> Tensor:
+        """Mean SSIM of the decoder's pictures, a scalar."""
+        drawn = self.decoder(sent).float()
+        if drawn.shape[-2:] != images.shape[-2:]:
+            images = F.interpolate(images, drawn.shape[-2:], mode="bilinear", antialias=True)
+        found = structural_similarity_index_measure(drawn, images, data_range=1.0)
+        assert isinstance(found, Tensor)
+        return found
+
+    def states(self) -> Mapping[str, Stateful]:
+        return {"adversary": self.optimizer}
