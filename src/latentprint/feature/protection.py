@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from latentprint.config import Config
 
@@ -102,16 +102,3 @@ class CEMConfig(Config):
 DefenceConfig = Annotated[
     NoiseConfig | DropoutConfig | TopKConfig | NoPeekConfig | AdversarialConfig | PatrolConfig | VIBConfig | CEMConfig,
     Field(discriminator="kind")]
-
-
-class Defences(Config):
-    """Defences of one victim, in the order in which they touch a message."""
-
-    defences: list[DefenceConfig] = Field([], description="defences, one after another")
-
-    @model_validator(mode="after")
-    def _apart(self) -> Self:
-        kinds = [each.kind for each in self.defences]
-        if twice := [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]:
-            raise ValueError(f"defences: {twice[0]} is listed twice")
-        return self

@@ -1,7 +1,8 @@
 """How much two views of the same samples depend on each other: HSIC and distance correlation.
 
-The Hilbert-Schmidt independence criterion is the squared distance, in a space that Gaussian kernels span, between the joint distribution of ``(x, y)`` and
-the product of its margins: 0 if and only if they are independent. It is a number of a *batch*, not of a sample.
+The Hilbert-Schmidt independence criterion is the squared distance, in a space that Gaussian kernels span, between the
+joint distribution of ``(x, y)`` and the product of its margins: 0 if and only if they are independent. Distance
+correlation is its kin with Euclidean distances for kernels. Both are numbers of a *batch*, not of a sample.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Adversarial reconstruction (ResSFL, Li et al. 2022, arXiv 2205.04007): features that a decoder fails on.
 
-A decoder learns along with the victim to raise the SSIM of its picture; the edge network pays for the SSIM above a bound.
-The published code trains the decoder beforehand on nine tenths of the *test* images; here it sees training images alone.
+A decoder learns along with the victim to raise the SSIM of its picture; the edge network pays for the SSIM above a
+bound. The published code trains the decoder beforehand on nine tenths of the *test* images; here it sees training
+images alone.
 """
 
 from __future__ import annotations

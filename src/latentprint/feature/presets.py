@@ -1,0 +1,74 @@
+"""Settings of the feature channel, and its presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latentprint.config import Config
+from latentprint.data.sources import DataSource, ProceduralSource
+from latentprint.engine.device import DeviceName, Precision
+from latentprint.feature.protection import DefenceConfig
+
+Protocol = Literal["train_time", "infer_time", "class_disjoint"]
+
+
+class FeatureData(Config):
+    """Images of the task: those that the victim learns from, and others of the same classes."""
+
+    train: DataSource = Field(ProceduralSource(people=50, photos=40), description="images that the victim learns from")
+    test: DataSource = Field(ProceduralSource(people=50, photos=8, image_seed=1000),
+                             description="others of the same classes: accuracy, and the images under attack")
+
+
+class SplitConfig(Config):
+    """The network and where it is cut."""
+
+    model: str = Field("builtin:vgg11", description="builtin:vgg11|resnet20, timm:NAME, torchvision:NAME, FILE.py:NAME "
+                                                    "or PACKAGE.MODULE:NAME")
+    cut: str | None = Field(None, description="name of the last layer on the device; null: where the paper cuts")
+    bottleneck: int | None = Field(8, ge=1, description="channels that are sent; null: as many as the layer has")
+    bounded: Literal["sigmoid", "tanh", "none"] = Field("sigmoid", description=(
+        "function that bounds what is sent; without one, features grow until any noise is small"))
+    weights: Path | None = Field(None, description="a state dict of edge and cloud; null: train them here")
+    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="subtracted, by colour")
+    std: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="divided by, by colour")
+
+
+class TrainingConfig(Config):
+    """Training of the victim: the published recipe with its milestones as shares."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training images")
+    batch: int = Field(128, ge=2, description="images a step")
+    lr: float = Field(0.05, gt=0, description="learning rate of SGD")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="of SGD")
+    milestones: list[float] = Field([0.25, 0.5, 0.75, 0.875], description="shares of the training at which the rate "
+                                                                          "drops")
+    gamma: float = Field(0.2, gt=0, le=1, description="factor of each drop")
+    warm_up: float = Field(0.02, ge=0, lt=1, description="share of the training in which the rate rises")
+    clip_norm: float = Field(5.0, gt=0, description="gradients are clipped to this L2 norm")
+    augment: Literal["none", "turn-mirror", "shift-turn-mirror"] = Field("shift-turn-mirror", description=(
+        "what is done to training images"))
+
+
+class FeatureConfig(Config):
+    """Settings of ``latentprint audit feature`` and ``latentprint defend feature``."""
+
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    device: DeviceName = Field("auto", description="auto, cpu or cuda")
+    precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as PyTorch takes")
+    assets: Path | None = Field(None, description="folder with networks from 'latentprint pretrain'; null: packaged")
+    data: FeatureData = Field(FeatureData(), description="images")
+    split: SplitConfig = Field(SplitConfig(), description="the network under audit and its cut")
+    training: TrainingConfig = Field(TrainingConfig(), description="how it is trained")
+    defences: list[DefenceConfig] = Field([], description="defences, in the order in which they touch a message")
+    protocol: Protocol = Field("infer_time", description="which images the adversary holds")
+    resamples: int = Field(2000, ge=1000, description="bootstrap resamples over images")
+    save_every: int = Field(100, ge=1, description="steps between checkpoints")
+
+
+PRESETS: dict[str, dict[str, Any]] = {}
