@@ -17,6 +17,7 @@ Images = NDArray[np.uint8]
 Align = Literal["left", "center", "right"]
 FACE = 128  # pixels a face should at least have on the sheet
 GAP, HEAD, FOOT, BETWEEN = 6, 30, 48, 40  # pixels: between one's faces, headings, captions, between people
+CAPTION = 20  # pixels of a line under a picture of a table
 MARGIN = 4
 TITLES = ("real photo", "attribute image", "reconstruction")
 PEOPLE_PER_ROW = 3
@@ -73,17 +74,41 @@ def samples_strip(samples: Mapping[int, Images], path: Path) -> None:
     if not samples:
         raise ValueError("samples_strip needs at least one step")
     steps = sorted(samples)
-    stacks = [_checked(samples[step], samples[steps[0]].shape) for step in steps]
-    n, height, width = stacks[0].shape[:3]
+    picture_table({f"{step:,}" if i else f"step {step:,}": samples[step] for i, step in enumerate(steps)}, path)
+
+
+def picture_table(columns: Mapping[str, Images], path: Path, captions: Mapping[str, Sequence[str]] | None = None) -> None:
+    """The same things in several versions: a row a thing, a column a version.
+
+    Args:
+        columns: ``(n, H, W, 3)`` uint8 images by heading, all of one shape.
+        path: the PNG to write.
+        captions: by heading, n short lines under the pictures.
+
+    Raises:
+        ValueError: no columns, arrays of differing shape or type, or another number of captions.
+    """
+    if not columns:
+        raise ValueError("picture_table needs at least one column")
+    shape = next(iter(columns.values())).shape
+    stacks = {heading: _checked(images, shape) for heading, images in columns.items()}
+    n, height, width = shape[:3]
+    lines = captions or {}
+    if any(len(lines[heading]) != n for heading in lines):
+        raise ValueError(f"picture_table needs a caption for each of the {n} pictures of a column")
     zoom = _zoom(height, 96)
-    sheet = _Sheet(len(steps) * (width * zoom + GAP) - GAP, HEAD + n * (height * zoom + GAP) - GAP)
+    tall = height * zoom + GAP + (CAPTION if lines else 0)
+    sheet = _Sheet(len(columns) * (width * zoom + GAP) - GAP, HEAD + n * tall - GAP)
     with canvas(path, *sheet.inches) as figure:
-        for column, (step, images) in enumerate(zip(steps, stacks, strict=True)):
+        for column, (heading, images) in enumerate(stacks.items()):
             x = column * (width * zoom + GAP)
-            heading = f"{step:,}" if column else f"step {step:,}"
-            sheet.text(figure, x + width * zoom / 2, HEAD - 10, heading, 14, "center")
+            sheet.text(figure, x + width * zoom / 2, HEAD - 10, _short(heading, width * zoom + 20), 14, "center")
             for row in range(n):
-                sheet.image(figure, _enlarged(images[row], zoom), x, HEAD + row * (height * zoom + GAP))
+                top = HEAD + row * tall
+                sheet.image(figure, _enlarged(images[row], zoom), x, top)
+                if heading in lines:
+                    base = top + height * zoom + CAPTION - 6
+                    sheet.text(figure, x + width * zoom / 2, base, lines[heading][row], 12, "center")
 
 
 class _Sheet:

@@ -1,0 +1,186 @@
+"""``latentprint audit feature``: victim, attacks, evaluation and report, each resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentprint import checks
+from latentprint.config import config_hash
+from latentprint.data.base import ImageSet
+from latentprint.engine.device import DeviceName, lay_out, peak_memory, pick_device, resolve_precision
+from latentprint.engine.loop import is_main
+from latentprint.engine.run import RunDir, check_out, manifest, now
+from latentprint.engine.seeds import generator
+from latentprint.feature.attacks.base import Harness, messages
+from latentprint.feature.attacks.registry import ATTACKS
+from latentprint.feature.build import Images, load_images, make_victim
+from latentprint.feature.cost import bounded_output, edge_cost
+from latentprint.feature.evaluate import BEST, CEILING, FLOOR, HEADLINE, Judged, compared, rate
+from latentprint.feature.pictures import draw_figures
+from latentprint.feature.presets import FeatureConfig
+from latentprint.feature.protocol import Roles, divide
+from latentprint.feature.train import accuracy_hits, train_split
+from latentprint.feature.victim import SplitVictim
+from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
+from latentprint.metrics.reconstruction import reidentification
+from latentprint.models.assets import load_asset
+from latentprint.models.recognisers import embed
+from latentprint.report.build import verdict
+
+#: Images whose messages are asked for at a time.
+ASK = 256
+
+
+def run_audit(config: FeatureConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Audit a split network and write ``out``; returns what report.json holds.
+
+    Raises:
+        UserError: settings, files or data that cannot be used; nothing is half-written before they are checked.
+        RunFailed: training broke down.
+    """
+    began = time.perf_counter()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    config = resolved(config)
+    if is_main():
+        check_out(out, resume)
+    images, warnings = load_images(config.data)
+    roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
+    victim, parts = make_victim(config, images.train)
+    metric = perceptual_metric(config.lpips, assets=config.assets)
+    judge = load_asset(config.judge, config.assets) if config.people else None
+    run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
+    run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
+                            command=["latentprint", *sys.argv[1:]],
+                            data={"train": image_hash(images.train), "test": image_hash(images.test)}))
+    lay_out(victim, device)
+    if config.split.weights is None:
+        train_split(victim, images.train, config.training, run, config.seed, config.precision, config.save_every)
+        run.save_weights("victim", victim)
+    victim.eval().requires_grad_(False)
+    known, attacked = roles_of(roles, images)
+    mean = known.floats().mean(0)
+    judged = Judged(attacked, mean, config.people, config.resamples, config.seed)
+    drawn, queries = draw(config, victim, known, attacked, run)
+    best, arms = compared(judged, drawn, {metric.name: metric})
+    example = victim.preprocess(torch.zeros(1, 3, images.train.size, images.train.size, device=device))
+    section: dict[str, Any] = {"headline": HEADLINE, "arms": arms, "metrics": arms[BEST],
+                               "leak": arms[BEST][HEADLINE], "best_attack": best.name, "chosen_by": best.recovered}
+    section |= {name: arms[name][HEADLINE] for name in (BEST, FLOOR, CEILING)}
+    hits = accuracy_hits(victim, images.test, config.seed, config.precision)
+    section["victim"] = {"name": config.split.model, "architecture": config.split.model, "cut": parts.cut,
+                         "n_classes": victim.n_classes, "accuracy": float(hits.mean()), "n": len(hits)}
+    section["accuracy"] = rate(judged, hits)
+    section["cost"] = asdict(edge_cost(parts, example))
+    section["defences"] = [each.model_dump(mode="json") for each in config.defences]
+    section["queries"] = queries
+    section["evaluators"] = []
+    section["protocol"] = protocol_facts(config, images, roles, judged, metric, queries)
+    if judge is not None:
+        section["reidentification"] = identified(judged, drawn[best.name], best.reported_on, images.train, judge)
+    warnings += flags(config, victim, parts.edge, example, judged, roles)
+    if is_main():
+        section["figures"] = draw_figures(run.path, judged, drawn, best, victim, config.seed)
+        section["grid"] = "images/grid.png"
+    section["verdict"] = verdict(section)
+    section["seconds"] = time.perf_counter() - began
+    run.describe(end=now(), peak_memory_gib=peak_memory(device), hashes={"victim": checks.weights_hash(victim)})
+    report = {"schema": 1, "channels": {"feature": section}, "manifest": run.facts,
+              "warnings": list(dict.fromkeys(warnings))}
+    run.write_json("report.json", report)
+    run.close()
+    return report
+
+
+def resolved(config: FeatureConfig) -> FeatureConfig:
+    """What ``auto`` means on this machine, so that config.yaml is complete and a resume elsewhere is refused."""
+    device = pick_device(config.device)
+    name: DeviceName = "cuda" if device.type == "cuda" else "cpu"
+    return config.model_copy(update={"device": name, "precision": resolve_precision(device, config.precision),
+                                     "threads": config.threads or torch.get_num_threads()})
+
+
+def roles_of(roles: Roles, images: Images) -> tuple[ImageSet, ImageSet]:
+    """Known and attacked images."""
+    source = images.train if roles.known_part == "train" else images.test
+    return source.take(roles.known), images.test.take(roles.attacked)
+
+
+def draw(config: FeatureConfig, victim: SplitVictim, known: ImageSet, attacked: ImageSet,
+         run: RunDir) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
+    """What each attack makes of the same intercepted messages, and what it asked for."""
+    sent = intercepted(config, victim, attacked)
+    own = RunDir.open(run.path / "attacks", run.config, resume=True, writes=run.writes)
+    harness = Harness(config.attack_settings, own, config.seed, config.repeats, config.precision, config.save_every,
+                      config.assets)
+    drawn, queries = {}, {}
+    for name in config.attacks:
+        saved = own.load(f"{name}-pictures")
+        if saved is None:
+            made = ATTACKS[name](harness)(victim, known, sent)
+            saved = vars(made)
+            own.save(f"{name}-pictures", saved)
+        drawn[name] = saved["images"]
+        queries[name] = {key: saved[key] for key in ("n_forward", "n_backward", "seconds")}
+    own.close()
+    return drawn, queries
+
+
+@torch.no_grad()
+def intercepted(config: FeatureConfig, victim: SplitVictim, attacked: ImageSet) -> Tensor:
+    """``(N, R, *F)`` on the CPU, the messages that all attacks start from."""
+    return torch.cat([messages(victim, attacked.floats(index).to(victim.device), config.repeats,
+                               generator(config.seed, "intercepted", i)).float().cpu()
+                      for i, index in enumerate(torch.arange(len(attacked)).split(ASK))])
+
+
+def identified(judged: Judged, drawn: Tensor, index: Tensor, gallery: ImageSet, judge: torch.nn.Module) -> dict[str, Any]:
+    """Share of the reconstructions whose nearest real photo, among those the victim learned from, is of the person."""
+    pictures = (drawn[index] * 255).round().to(torch.uint8)
+    people = judged.attacked.labels[index]
+    hits = reidentification(embed(judge, pictures), people, embed(judge, gallery.images), gallery.labels)
+    return {**rate(judged, hits.float(), people), "chance": 1 / gallery.n_classes}
+
+
+def flags(config: FeatureConfig, victim: SplitVictim, edge: torch.nn.Module, example: Tensor, judged: Judged,
+          roles: Roles) -> list[str]:
+    """Reasons to distrust the numbers."""
+    warnings = []
+    if victim.noise_std > 0 and not (found := bounded_output(edge, example)):
+        warnings.append(f"noise protects only what is bounded: {found.reason}")
+    if roles.repeated:
+        warnings.append(f"{roles.repeated} known images were left out: they are among those under attack")
+    if len(judged.attacked) < 200:
+        warnings.append(f"only {len(judged.attacked)} images are attacked, and half of them choose the attack")
+    return warnings
+
+
+def protocol_facts(config: FeatureConfig, images: Images, roles: Roles, judged: Judged, metric: PerceptualMetric,
+                   queries: Mapping[str, Any]) -> dict[str, Any]:
+    """What exactly was compared, with a hash by which two reports can be told comparable."""
+    facts: dict[str, Any] = {
+        "protocol": config.protocol, "known": f"{len(roles.known)} images of data.{roles.known_part}",
+        "attacked": f"{len(roles.attacked)} images of data.test",
+        "class_overlap": round(roles.class_overlap, 4), "messages_per_image": config.repeats,
+        "best_attack": "chosen on one half of the attacked images, all numbers on the other",
+        "attacks": list(queries), "perceptual_metric": metric.name,
+        "interval": f"95% bootstrap over {'people' if judged.by_person else 'images'}, {judged.resamples} resamples",
+        "train": images.train.source, "test": images.test.source,
+    }
+    digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:12]
+    return {"name": "feature/v1", "hash": digest, **facts}
+
+
+def image_hash(images: ImageSet) -> str:
+    """SHA-256 of the pictures."""
+    return hashlib.sha256(images.images.numpy().tobytes()).hexdigest()

@@ -1,0 +1,129 @@
+"""From settings to images and a split victim: all that can fail for the user's sake, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from latentprint.data.base import ImageSet
+from latentprint.data.overlap import photo_digests
+from latentprint.data.sources import load
+from latentprint.engine.seeds import derive
+from latentprint.errors import UserError
+from latentprint.feature.defenses.registry import make_defences
+from latentprint.feature.presets import FeatureConfig, FeatureData, SplitConfig
+from latentprint.feature.split import Split, split, with_bottleneck
+from latentprint.feature.victim import SplitVictim
+from latentprint.models.loading import load_module, load_state
+from latentprint.models.preprocess import Preprocess
+from latentprint.models.split_networks import DEFAULT_CUT, resnet20, vgg11
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that the victim learns from, and others of the same classes."""
+
+    train: ImageSet
+    test: ImageSet
+
+
+def load_images(config: FeatureData) -> tuple[Images, list[str]]:
+    """Load both sets and look for photos in both.
+
+    Raises:
+        UserError: a set cannot be read, is empty, or the two differ in classes or size.
+    """
+    train, test = load(config.train), load(config.test)
+    for part in (train, test):
+        if not len(part):
+            raise UserError(f"{part.source}: no images")
+    if train.names != test.names:
+        raise UserError(f"data.train has {train.n_classes} classes and data.test {test.n_classes}, or others; both "
+                        "must have the same classes in the same order")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise UserError(f"data.train has images of {train.size} pixels, data.test of {test.size}; expected one size")
+    return Images(train, test), repeated(train, test)
+
+
+def repeated(train: ImageSet, test: ImageSet) -> list[str]:
+    """A warning for images that are, byte for byte, in both sets."""
+    known = set(photo_digests(train.images))
+    both = sum(digest in known for digest in photo_digests(test.images))
+    return [f"{both} of {len(test)} images of data.test are also in data.train: accuracy flatters"] if both else []
+
+
+def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Split]:
+    """The network as cut, with its defences, untrained or with the weights that were given.
+
+    Raises:
+        UserError: no such network, cut or weights; defences that do not go together.
+    """
+    torch.manual_seed(derive(config.seed, "victim"))
+    example = torch.zeros(2, 3, data.size, data.size)
+    parts = cut_network(config.split, data, example)
+    preprocess = Preprocess(mean=config.split.mean, std=config.split.std)
+    defences = make_defences(config.defences, data.n_classes, config.training.epochs)
+    edge = parts.edge
+    for defence in defences:
+        edge = defence.edge(edge, example)
+    parts = Split(edge, parts.cloud, parts.cut, parts.feature_shape)
+    victim = SplitVictim(edge, parts.cloud, data.n_classes, preprocess=preprocess, defences=defences,
+                         name=f"{config.split.model} cut after {parts.cut}")
+    if config.split.weights is not None:
+        fill(victim, config)
+    return victim, parts
+
+
+def cut_network(config: SplitConfig, data: ImageSet, example: torch.Tensor) -> Split:
+    """The bare network in two parts, with the bottleneck between them.
+
+    Raises:
+        UserError: no such network or cut.
+    """
+    kind, _, name = config.model.partition(":")
+    if kind != "builtin":
+        made = split(load_module(config.model, data.n_classes), _cut(config), example)
+        return made if config.bottleneck is None else with_bottleneck(made, config.bottleneck, config.bounded, example)
+    at_default = config.cut in (None, DEFAULT_CUT)
+    network = builtin(name, data, config.bottleneck if at_default else None, config)
+    made = split(network, config.cut or DEFAULT_CUT, example)
+    if at_default or config.bottleneck is None:
+        return made
+    return with_bottleneck(made, config.bottleneck, config.bounded, example)
+
+
+def builtin(name: str, data: ImageSet, bottleneck: int | None, config: SplitConfig) -> nn.Module:
+    """``vgg11`` or ``resnet20``.
+
+    Raises:
+        UserError: neither.
+    """
+    match name:
+        case "vgg11":
+            return vgg11(data.n_classes, image_size=data.size, bottleneck=bottleneck, bounded=config.bounded)
+        case "resnet20":
+            return resnet20(data.n_classes, bottleneck=bottleneck, bounded=config.bounded)
+    raise UserError(f"split.model: no network '{config.model}'; expected builtin:vgg11 or builtin:resnet20")
+
+
+def fill(victim: SplitVictim, config: FeatureConfig) -> None:
+    """Load a state dict of an earlier run, every name matching.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
+    assert config.split.weights is not None
+    try:
+        victim.load_state_dict(load_state(config.split.weights))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"split.weights: {config.split.weights} does not fit this network and its defences: "
+                        f"{first}") from None
+
+
+def _cut(config: SplitConfig) -> str:
+    if config.cut is None:
+        raise UserError(f"split.cut: name the last layer on the device of {config.model}; null is for built-in networks")
+    return config.cut

@@ -1,0 +1,60 @@
+"""Conditional entropy maximisation (Xia et al. 2025, arXiv 2503.00383) as a defence, with any surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentprint.feature.defense import FeatureDefense, Step
+from latentprint.feature.protection import CEMConfig
+from latentprint.surrogates import Surrogate, learning_rate_scale
+
+
+class CEM(FeatureDefense):
+    """Adds ``lambda s(lr) surrogate(z, y)``, taken of the features before any noise.
+
+    Args:
+        config: weight, warm-up and surrogate.
+        make: from the shape of the features to the surrogate.
+    """
+
+    surrogate: Surrogate
+
+    def __init__(self, config: CEMConfig, make: Callable[[Sequence[int]], Surrogate]) -> None:
+        super().__init__()
+        self.config, self.make = config, make
+
+    def edge(self, edge: nn.Module, example: Tensor) -> nn.Module:
+        with torch.no_grad():
+            self.surrogate = self.make(tuple(edge(example).shape[1:]))
+        if self.config.weight > 0:
+            self.surrogate.check()
+        return edge
+
+    def before_step(self, step: Step) -> None:
+        features = step.features.detach()
+        self.surrogate.observe(features, step.labels)
+        if self.acts(step):
+            self.surrogate.learn(features, step.labels)
+
+    def penalty(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor | float]] | None:
+        if not self.acts(step):
+            return None
+        found = self.surrogate(step.features, step.labels, step.progress)
+        values = {f"cem_{name}": value.float().nanmean() for name, value in found.diagnostics.items()}
+        values |= {"cem": found.loss.detach(), "intra_class_mse": found.intra_class_mse}
+        scale = learning_rate_scale(step.lr) if self.config.lr_scaled else 1.0
+        return self.config.weight * scale * found.loss, values
+
+    def acts(self, step: Step) -> bool:
+        """Whether the warm-up is over, and there is any weight."""
+        return self.config.weight > 0 and step.progress >= self.config.warm_up
+
+    def joint_parameters(self) -> Sequence[Mapping[str, Any]]:
+        return self.surrogate.joint_parameters()
+
+    def after_epoch(self, epoch: int, edge: nn.Module) -> None:
+        self.surrogate.refresh()

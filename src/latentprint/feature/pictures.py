@@ -1,0 +1,71 @@
+"""The pictures of a feature audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentprint.engine.seeds import generator
+from latentprint.feature.evaluate import Judged
+from latentprint.feature.scores import Best
+from latentprint.feature.victim import SplitVictim
+from latentprint.metrics.image import psnr
+from latentprint.report import figures
+from latentprint.report.sheets import picture_table
+
+#: Images on the sheet, and channels of a message shown.
+SHOWN, CHANNELS = 10, 8
+
+
+def draw_figures(run_dir: Path, judged: Judged, drawn: Mapping[str, Tensor], best: Best, victim: SplitVictim,
+                 seed: int) -> list[dict[str, str]]:
+    """Write the pictures into ``run_dir/images`` and list all but the grid for the report."""
+    folder = run_dir / "images"
+    index = _spread(judged.attacked.labels[best.reported_on], SHOWN)
+    index = best.reported_on[index]
+    real = judged.attacked.floats(index)
+    columns = {"image": _bytes(real), "mean image": _bytes(judged.mean.expand_as(real)),
+               **{name: _bytes(images[index]) for name, images in drawn.items()}}
+    captions = {"image": [""] * len(index), "mean image": [""] * len(index),
+                **{name: [f"{value:.1f} dB" for value in psnr(images[index], real).tolist()]
+                   for name, images in drawn.items()}}
+    picture_table(columns, folder / "grid.png", captions)
+    listed = []
+    if message := _message(victim, real, seed):
+        picture_table(message, folder / "sent.png")
+        listed.append({"file": "images/sent.png", "title": "What is sent",
+                       "caption": "The first channels of each message, defences on; each channel from its lowest to "
+                                  "its highest value over all messages."})
+    return [*listed, *figures.from_metrics(run_dir)]
+
+
+def _spread(labels: Tensor, n: int) -> Tensor:
+    """Positions of at most ``n`` images, of as many classes as there are."""
+    first: dict[int, int] = {}
+    for place, label in enumerate(labels.tolist()):
+        first.setdefault(label, place)
+    chosen = sorted(first.values())[:n]
+    rest = [place for place in range(len(labels)) if place not in set(chosen)]
+    return torch.tensor(sorted(chosen + rest[: n - len(chosen)]))
+
+
+@torch.no_grad()
+def _message(victim: SplitVictim, images: Tensor, seed: int) -> dict[str, NDArray[np.uint8]]:
+    """Channels of what is sent as grey pictures by heading; nothing for flat features."""
+    sent = victim.sent(victim.features(images.to(victim.device)), generator(seed, "shown")).float().cpu()
+    if sent.ndim != 4:
+        return {}
+    low, high = sent.amin((0, 2, 3), keepdim=True), sent.amax((0, 2, 3), keepdim=True)
+    grey = ((sent - low) / (high - low).clamp_min(1e-12)).repeat_interleave(
+        max(1, images.shape[-1] // sent.shape[-1]), 2).repeat_interleave(max(1, images.shape[-1] // sent.shape[-1]), 3)
+    return {f"channel {i}": _bytes(grey[:, i : i + 1].expand(-1, 3, -1, -1)) for i in range(min(CHANNELS, sent.shape[1]))}
+
+
+def _bytes(images: Tensor) -> NDArray[np.uint8]:
+    """``(N, 3, H, W)`` in [0, 1] to ``(N, H, W, 3)`` bytes."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,85 @@
+"""Accuracy against leak: which of several victims nobody betters in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentprint.report.style import BLUE, INK, PALETTE, canvas
+from latentprint.report.values import Measured
+
+
+@dataclass(frozen=True)
+class Point:
+    """A victim: its accuracy and what it gives away, both shares with intervals. ``group`` decides the colour."""
+
+    name: str
+    accuracy: Measured
+    leak: Measured
+    group: str = ""
+
+    @property
+    def known(self) -> bool:
+        return self.accuracy.value is not None and self.leak.value is not None
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Those that no other point betters in accuracy without leaking more, by rising accuracy; of equals the first."""
+    kept: list[Point] = []
+    least = float("inf")
+    for point in sorted((p for p in points if p.known), key=_by_accuracy):
+        assert point.leak.value is not None
+        if point.leak.value < least:
+            kept.append(point)
+            least = point.leak.value
+    return kept[::-1]
+
+
+def recommended(points: Sequence[Point], undefended: Point, cost: float) -> Point | None:
+    """The least leaking point whose accuracy is within ``cost`` (a share) of the undefended one's; None: there is none."""
+    if undefended.accuracy.value is None:
+        return None
+    bound = undefended.accuracy.value - cost
+    fit = [p for p in points if p.known and p.accuracy.value is not None and p.accuracy.value >= bound]
+    return min(fit, key=lambda p: p.leak.value or 0.0, default=None)
+
+
+def pareto_plot(points: Sequence[Point], path: Path, leak_label: str) -> bool:
+    """Accuracy upwards, leak to the right, intervals as crosses, the front as a line.
+
+    Returns:
+        whether there was anything to draw.
+    """
+    drawn = [point for point in points if point.known]
+    if not drawn:
+        return False
+    groups = list(dict.fromkeys(point.group for point in drawn))
+    colours: Mapping[str, str] = {group: PALETTE[i % len(PALETTE)] for i, group in enumerate(groups)}
+    with canvas(path, 7.4, 4.6) as figure:
+        figure.set_layout_engine("constrained")
+        axes = figure.add_subplot()
+        best = front(drawn)
+        axes.plot([100 * (p.leak.value or 0) for p in best], [100 * (p.accuracy.value or 0) for p in best], color=INK,
+                  linewidth=1, linestyle="--", zorder=1)
+        for point in drawn:
+            x, y = 100 * (point.leak.value or 0), 100 * (point.accuracy.value or 0)
+            axes.errorbar(x, y, _arms(point.accuracy), _arms(point.leak), fmt="o", markersize=6,
+                          color=colours.get(point.group, BLUE), elinewidth=1, capsize=2)
+            axes.annotate(point.name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8.5)
+        axes.set_xlabel(f"{leak_label}, %  (less is safer)")
+        axes.set_ylabel("Accuracy, %")
+        axes.margins(x=0.12, y=0.12)
+    return True
+
+
+def _by_accuracy(point: Point) -> tuple[float, float]:
+    return -(point.accuracy.value or 0.0), point.leak.value or 0.0
+
+
+def _arms(measured: Measured) -> list[list[float]] | None:
+    """Lengths of the interval's arms in percent, as matplotlib wants them."""
+    if measured.bounds is None or measured.value is None:
+        return None
+    low, high = measured.bounds
+    return [[100 * max(0.0, measured.value - low)], [100 * max(0.0, high - measured.value)]]
