@@ -492,7 +492,7 @@ def test_erasing_is_told_from_features_that_are_zero(defence: FeatureDefense, er
     found = measure(victim, textures(64), 0)
     index = torch.randperm(64, generator=generator(0, "matching"))[:PROBE]
     variance = victim.features(textures(64).floats(index)).var(0, correction=0).mean()
-    assert found.erases is erases and found.variance == pytest.approx(float(variance), rel=1e-5)
+    assert found.erases is erases and found.variance == pytest.approx(variance.item(), rel=1e-5)
 
 
 def test_the_start_that_matches_best_is_kept_and_neighbours_do_not_matter(tmp_path: Path) -> None:
