@@ -223,7 +223,7 @@ def test_a_linear_decoder_reaches_the_posterior_mean(tmp_path: Path, repeats: in
     weight, noise_std = scale * torch.randn(24, PIXELS, generator=generator(3)), 0.3 * scale
     victim, known, secret = linear_victim(weight, Noise(noise_std)), textures(4000), textures(400, seed=1)
     sent = messages(victim, secret.floats(), repeats, generator(5))
-    linear = {"architecture": "linear", "steps": 700, "batch": 256, "lr": 2e-2, "weight_decay": 0.0}
+    linear = {"architecture": "linear", "steps": 450, "batch": 256, "lr": 2e-2, "weight_decay": 0.0}
     made = DecoderAttack(harness(tmp_path, repeats, decoder=linear))(victim, known, sent)
     matrix, offset = best_linear(known.floats().flatten(1), weight, noise_std**2 / repeats)
     best = error((combined(sent) @ matrix + offset).view(-1, 3, 4, 4).clamp(0, 1), secret)
@@ -274,7 +274,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 def test_a_resumed_attack_equals_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int,
                                                  kind: Callable[[Harness], DecoderAttack]) -> None:
     known = make_people(range(12), 1, size=16)
-    short: dict[str, Any] = {"decoder": {"steps": 7}, "gan": {"steps": 7, "critic_steps": 3, "batch": 8}}
+    short: dict[str, Any] = {"decoder": {"steps": 7}, "gan": {"steps": 5, "critic_steps": 3, "batch": 8}}
 
     def made(folder: str) -> tuple[DecoderAttack, Any]:
         victim, attack = conv_victim(Noise(0.05)), kind(harness(tmp_path / folder, save_every=2, **short))
