@@ -1,0 +1,1 @@
+"""Attacks of the feature channel: `latentprint.feature.attacks.registry` names them all."""
