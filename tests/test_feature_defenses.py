@@ -32,8 +32,8 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def step(images: Tensor, features: Tensor, sent: Tensor | None = None) -> Step:
-    return Step(images, torch.zeros(len(images), dtype=torch.int64), features, features if sent is None else sent, 0, 0,
-                0.0, 0.05)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    return Step(images, labels, features, features if sent is None else sent, 0, 0, 0.0, 0.05)
 
 
 @pytest.mark.parametrize("defence", [
@@ -149,7 +149,8 @@ def test_vib_is_the_divergence_of_a_normal_law_from_the_standard_one() -> None:
     added = defence.penalty(step(torch.rand(5, 3, 2, 2), features))
     law, standard = torch.distributions.Normal(features, 0.4), torch.distributions.Normal(0.0, 1.0)
     assert added is not None
-    assert float(added[0]) == pytest.approx(2 * float(torch.distributions.kl_divergence(law, standard).mean()), rel=1e-4)
+    divergence = torch.distributions.kl_divergence(law, standard).mean()
+    assert float(added[0].detach()) == pytest.approx(2 * float(divergence), rel=1e-4)
     sent = defence.send(torch.zeros(2000, 12), rng())
     assert sent.std().item() == pytest.approx(0.4, rel=0.02)
 
@@ -177,18 +178,19 @@ def test_patrol_prunes_the_channels_that_matter_least_once_and_late() -> None:
     edge(torch.rand(2, 3, 8, 8)).square().mean().backward()
     first = inner[0]
     assert isinstance(first, nn.Conv2d)
-    weight, gradient = first.weight_orig, first.weight_orig.grad
-    scores = (weight * gradient).detach().flatten(1).sum(1).abs()
+    weight, mask_of = dict(first.named_parameters())["weight_orig"], dict(first.named_buffers())
+    assert weight.grad is not None
+    scores = (weight * weight.grad).detach().flatten(1).sum(1).abs()
     for epoch in (0, 1):
         defence.after_epoch(epoch, edge)
-        assert (first.weight_mask == 1).all()
+        assert bool((mask_of["weight_mask"] == 1).all())
     defence.after_epoch(2, edge)
-    dead = (first.weight_mask.flatten(1) == 0).all(1)
+    pruned = dict(first.named_buffers())["weight_mask"].clone()
+    dead = (pruned.flatten(1) == 0).all(1)
     assert int(dead.sum()) == 10 and scores[dead].max() <= scores[~dead].min()
-    assert first.weight_orig is weight  # the optimiser's parameter, unlike in the published code
-    mask = first.weight_mask.clone()
+    assert dict(first.named_parameters())["weight_orig"] is weight  # which the optimiser goes on training
     defence.after_epoch(3, edge)
-    assert torch.equal(first.weight_mask, mask)
+    assert torch.equal(dict(first.named_buffers())["weight_mask"], pruned)
     assert not hasattr(inner[2], "weight_mask")  # eight channels: exempt
 
 

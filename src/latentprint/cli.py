@@ -109,6 +109,20 @@ def _defend_label() -> Job:
     return Job(LabelConfig, DEFEND_PRESETS, run_defend)
 
 
+def _audit_feature() -> Job:
+    from latentprint.feature.compare import run_compared
+    from latentprint.feature.presets import PRESETS, FeatureConfig
+
+    return Job(FeatureConfig, PRESETS, run_compared)
+
+
+def _defend_feature() -> Job:
+    from latentprint.feature.compare import run_defend
+    from latentprint.feature.presets import DEFEND_PRESETS, FeatureConfig
+
+    return Job(FeatureConfig, DEFEND_PRESETS, run_defend)
+
+
 def _pretrain(what: str) -> Job:
     module = importlib.import_module(f"latentprint.pretrain.{what}")
     return Job(getattr(module, f"{what.capitalize()}Config"), module.PRESETS, module.pretrain)
@@ -148,6 +162,16 @@ _add_job(
     "What a defence of a classifier costs in accuracy and saves in leak: `defence.kind` label-smoothing (the default, "
     "negative), bido or dp-sgd.",
 )  # fmt: skip
+_add_job(
+    audit, "audit feature", _audit_feature, _show_report,
+    "How much of an image the features give away that a device sends to the cloud; with `variants`, of several "
+    "networks or cuts side by side.",
+)  # fmt: skip
+_add_job(
+    defend, "defend feature", _defend_feature, _show_report,
+    "What defences of sent features cost in accuracy and save in leak: noise, dropout, top-k, nopeek, adversarial, "
+    "patrol, vib, cem; `variants` compares several.",
+)  # fmt: skip
 for what, purpose in {
     "codec": "The autoencoder between images and latents.",
     "recogniser": "A face-recognition network: the teacher, or with `--preset judge` the judge.",
@@ -166,12 +190,12 @@ def _add_later(group: typer.Typer, command: str) -> None:
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
     def later_command() -> None:
-        raise UserError(f"'latentprint {command}' is not available in this version; 'audit label' is")
+        raise UserError(f"'latentprint {command}' is not available in this version; 'audit label' and 'audit feature' "
+                        "are")
 
 
 for group, command in (
-    (audit, "audit template"), (audit, "audit feature"),
-    (defend, "defend template"), (defend, "defend feature"),
+    (audit, "audit template"), (defend, "defend template"),
     (study, "study run"), (study, "study show"),
 ):  # fmt: skip
     _add_later(group, command)
@@ -248,7 +272,8 @@ def bench(
     else:
         rows = {each: BENCHES[each]() for each in (BENCHES if name == "all" else [name])}
         if as_json:
-            typer.echo(json.dumps(rows, indent=1))
+            typer.echo(json.dumps({"rows": [{"bench": each, **row} for each, found in rows.items() for row in found]},
+                                  indent=1))
         else:
             Console().print(*(rows_table(each, found) for each, found in rows.items()))
 

@@ -23,7 +23,7 @@ from latentprint.complaints import Layer, sentence, shown
 from latentprint.errors import UserError
 from latentprint.keys import KIND, Key, describe, did_you_mean
 
-__all__ = ["Config", "Key", "config_hash", "describe", "load_config", "to_yaml"]
+__all__ = ["Config", "Key", "changed", "config_hash", "describe", "load_config", "to_yaml"]
 
 NO_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
@@ -71,6 +71,23 @@ def load_config(
         return _validated(cls, tree, layers)
     except UserError as error:
         raise UserError(f"{channel}: {error}") from None
+
+
+def changed(config: C, overrides: Mapping[str, Any], where: str) -> C:
+    """The settings with some replaced.
+
+    Args:
+        overrides: nested or with dotted keys.
+        where: begins every message, for the user to find them.
+
+    Raises:
+        UserError: one sentence on the first thing wrong.
+    """
+    try:
+        layer = Layer(where, _nest(overrides))
+        return _validated(type(config), _merge(config.model_dump(mode="json"), layer.tree), [layer])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def to_yaml(config: Config) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentprint import checks
@@ -20,7 +22,7 @@ from latentprint.engine.device import DeviceName, lay_out, peak_memory, pick_dev
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.seeds import generator
-from latentprint.feature.attacks.base import Harness, messages
+from latentprint.feature.attacks.base import Harness, mean_image, messages
 from latentprint.feature.attacks.registry import ATTACKS
 from latentprint.feature.build import Images, load_images, make_victim
 from latentprint.feature.cost import bounded_output, edge_cost
@@ -28,20 +30,48 @@ from latentprint.feature.evaluate import BEST, CEILING, FLOOR, HEADLINE, Judged,
 from latentprint.feature.pictures import draw_figures
 from latentprint.feature.presets import FeatureConfig
 from latentprint.feature.protocol import Roles, divide
+from latentprint.feature.scores import Best
 from latentprint.feature.train import accuracy_hits, train_split
 from latentprint.feature.victim import SplitVictim
 from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
-from latentprint.metrics.reconstruction import reidentification
+from latentprint.metrics.reconstruction import reidentification, variance_recovered
 from latentprint.models.assets import load_asset
 from latentprint.models.recognisers import embed
 from latentprint.report.build import verdict
+
+Floats = NDArray[np.float64]
 
 #: Images whose messages are asked for at a time.
 ASK = 256
 
 
-def run_audit(config: FeatureConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+class Audited(NamedTuple):
+    """An audit before its verdict.
+
+    Attributes:
+        judged: what was attacked.
+        errors, floor: ``(M,)`` squared error of the best attack and of the mean image on each image that is reported.
+        units: ``(M,)`` what is resampled.
+        hits: ``(N,)`` 1 where the victim is right about a test image.
+        digest: of the images that are reported: audits compare image by image where it is the same.
+        section: of report.json.
+    """
+
+    judged: Judged
+    errors: Floats
+    floor: Floats
+    units: NDArray[np.int64]
+    hits: Floats
+    digest: str
+    section: dict[str, Any]
+
+
+def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
+              before_verdict: Callable[[Audited], None] | None = None) -> dict[str, Any]:
     """Audit a split network and write ``out``; returns what report.json holds.
+
+    Args:
+        before_verdict: sees the results, and may add to their section, before the verdict is written.
 
     Raises:
         UserError: settings, files or data that cannot be used; nothing is half-written before they are checked.
@@ -67,10 +97,9 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False) -> dict[st
     if config.split.weights is None:
         train_split(victim, images.train, config.training, run, config.seed, config.precision, config.save_every)
         run.save_weights("victim", victim)
-    victim.eval().requires_grad_(False)
+    victim.freeze()
     known, attacked = roles_of(roles, images)
-    mean = known.floats().mean(0)
-    judged = Judged(attacked, mean, config.people, config.resamples, config.seed)
+    judged = Judged(attacked, mean_image(known), config.people, config.resamples, config.seed)
     drawn, queries = draw(config, victim, known, attacked, run)
     best, arms = compared(judged, drawn, {metric.name: metric})
     example = victim.preprocess(torch.zeros(1, 3, images.train.size, images.train.size, device=device))
@@ -92,6 +121,8 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False) -> dict[st
     if is_main():
         section["figures"] = draw_figures(run.path, judged, drawn, best, victim, config.seed)
         section["grid"] = "images/grid.png"
+    if before_verdict is not None:
+        before_verdict(audited(judged, drawn[best.name], best, hits, section))
     section["verdict"] = verdict(section)
     section["seconds"] = time.perf_counter() - began
     run.describe(end=now(), peak_memory_gib=peak_memory(device), hashes={"victim": checks.weights_hash(victim)})
@@ -100,6 +131,16 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False) -> dict[st
     run.write_json("report.json", report)
     run.close()
     return report
+
+
+def audited(judged: Judged, drawn: Tensor, best: Best, hits: Tensor, section: dict[str, Any]) -> Audited:
+    """What a comparison needs, of the images that are reported."""
+    kept = best.reported_on
+    references = judged.attacked.floats(kept)
+    found = variance_recovered(drawn[kept], references, judged.mean)
+    digest = hashlib.sha256(judged.attacked.images[kept].numpy().tobytes()).hexdigest()
+    return Audited(judged, found.errors.double().numpy(), found.floor.double().numpy(), judged.units(kept),
+                   hits.double().numpy(), digest, section)
 
 
 def resolved(config: FeatureConfig) -> FeatureConfig:
@@ -123,7 +164,8 @@ def draw(config: FeatureConfig, victim: SplitVictim, known: ImageSet, attacked: 
     own = RunDir.open(run.path / "attacks", run.config, resume=True, writes=run.writes)
     harness = Harness(config.attack_settings, own, config.seed, config.repeats, config.precision, config.save_every,
                       config.assets)
-    drawn, queries = {}, {}
+    drawn: dict[str, Tensor] = {}
+    queries: dict[str, dict[str, float]] = {}
     for name in config.attacks:
         saved = own.load(f"{name}-pictures")
         if saved is None:
@@ -144,7 +186,8 @@ def intercepted(config: FeatureConfig, victim: SplitVictim, attacked: ImageSet) 
                       for i, index in enumerate(torch.arange(len(attacked)).split(ASK))])
 
 
-def identified(judged: Judged, drawn: Tensor, index: Tensor, gallery: ImageSet, judge: torch.nn.Module) -> dict[str, Any]:
+def identified(judged: Judged, drawn: Tensor, index: Tensor, gallery: ImageSet,
+               judge: torch.nn.Module) -> dict[str, Any]:
     """Share of the reconstructions whose nearest real photo, among those the victim learned from, is of the person."""
     pictures = (drawn[index] * 255).round().to(torch.uint8)
     people = judged.attacked.labels[index]

@@ -125,5 +125,5 @@ def fill(victim: SplitVictim, config: FeatureConfig) -> None:
 
 def _cut(config: SplitConfig) -> str:
     if config.cut is None:
-        raise UserError(f"split.cut: name the last layer on the device of {config.model}; null is for built-in networks")
+        raise UserError(f"split.cut: name the last layer on the device of {config.model}; null is for built-in ones")
     return config.cut

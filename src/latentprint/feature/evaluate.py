@@ -1,8 +1,8 @@
 """From reconstructions to numbers: every attack on the same images, by the same metrics.
 
-The headline is the share of the pixels' variance that came back, ``1 - MSE / MSE of the mean image``: 0 for an adversary
-who only knows the mean of the images it holds, 1 for the images themselves. Which attack is the best is decided on one
-half of the images; every number is of the other half.
+The headline is the share of the pixels' variance that came back, ``1 - MSE / MSE of the mean image``: 0 for an
+adversary who only knows the mean of the images it holds, 1 for the images themselves. Which attack is the best is
+decided on one half of the images; every number is of the other half.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from latentprint.data.base import ImageSet
 from latentprint.feature.scores import Best, Metric, best_attack, score
-from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.metrics.reconstruction import variance_recovered
+from latentprint.stats import bootstrap_by_identity
 
 HEADLINE = "variance_recovered"
 FLOOR, CEILING, BEST = "floor", "ceiling", "attack"
@@ -58,19 +59,17 @@ def compared(judged: Judged, drawn: Mapping[str, Tensor], more: Mapping[str, Met
     kept = best.reported_on
     flat = judged.mean.expand_as(references)
     pictures = {FLOOR: flat, **drawn, CEILING: references}
-    scores = {name: score(images[kept], references[kept], more) for name, images in pictures.items()}
-    units, floor = judged.units(kept), scores[FLOOR]["mse"]
-    arms = {name: _arm(judged, values, floor, units) for name, values in scores.items()}
+    units = judged.units(kept)
+    arms = {name: _arm(judged, images[kept], references[kept], more, units) for name, images in pictures.items()}
     return best, {**arms, BEST: arms[best.name]}
 
 
-def _arm(judged: Judged, values: Mapping[str, NDArray[np.float64]], floor: NDArray[np.float64],
+def _arm(judged: Judged, images: Tensor, references: Tensor, more: Mapping[str, Metric],
          units: NDArray[np.int64]) -> dict[str, Any]:
-    nothing, everything = Arm(-floor, units), Arm(np.zeros_like(floor), units)
-    # With the negative error as score, floor the mean image and ceiling 0, a leak is the share of variance.
-    recovered = leak_interval(Arm(-values["mse"], units), nothing, everything, n_resamples=judged.resamples,
-                              seed=judged.seed)
-    return {HEADLINE: recovered.to_json(),
+    recovered = variance_recovered(images, references, judged.mean)
+    interval = recovered.interval(units, n_resamples=judged.resamples, seed=judged.seed)
+    values = score(images, references, more)
+    return {HEADLINE: interval.to_json(),
             **{name: bootstrap_by_identity(each, units, n_resamples=judged.resamples, seed=judged.seed).to_json()
                for name, each in values.items() if np.isfinite(each).all()},
             "n_images": len(units)}

@@ -63,7 +63,8 @@ def _message(victim: SplitVictim, images: Tensor, seed: int) -> dict[str, NDArra
     low, high = sent.amin((0, 2, 3), keepdim=True), sent.amax((0, 2, 3), keepdim=True)
     grey = ((sent - low) / (high - low).clamp_min(1e-12)).repeat_interleave(
         max(1, images.shape[-1] // sent.shape[-1]), 2).repeat_interleave(max(1, images.shape[-1] // sent.shape[-1]), 3)
-    return {f"channel {i}": _bytes(grey[:, i : i + 1].expand(-1, 3, -1, -1)) for i in range(min(CHANNELS, sent.shape[1]))}
+    return {f"channel {i}": _bytes(grey[:, i : i + 1].expand(-1, 3, -1, -1))
+            for i in range(min(CHANNELS, sent.shape[1]))}
 
 
 def _bytes(images: Tensor) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +11,9 @@ from pydantic import Field
 from latentprint.config import Config
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.device import DeviceName, Precision
+from latentprint.feature.attacks.settings import AttackName, AttackSettings
 from latentprint.feature.protection import DefenceConfig
-
-Protocol = Literal["train_time", "infer_time", "class_disjoint"]
+from latentprint.feature.protocol import Protocol
 
 
 class FeatureData(Config):
@@ -66,9 +67,55 @@ class FeatureConfig(Config):
     split: SplitConfig = Field(SplitConfig(), description="the network under audit and its cut")
     training: TrainingConfig = Field(TrainingConfig(), description="how it is trained")
     defences: list[DefenceConfig] = Field([], description="defences, in the order in which they touch a message")
-    protocol: Protocol = Field("infer_time", description="which images the adversary holds")
-    resamples: int = Field(2000, ge=1000, description="bootstrap resamples over images")
+    protocol: Protocol = Field("train_time", description=(
+        "which images the adversary holds: train_time: those that the victim learned from; infer_time: nine tenths of "
+        "data.test; class_disjoint: images of other classes than those attacked"))
+    attacked: int | None = Field(1000, ge=2, description="images of data.test under attack, as many of each class; "
+                                                         "null: all that the protocol leaves")
+    repeats: int = Field(1, ge=1, description="messages of each attacked image that the adversary intercepts")
+    attacks: list[AttackName] = Field(["decoder"], min_length=1, description="decoder, perceptual, gan, optimise, "
+                                                                              "prior")
+    attack_settings: AttackSettings = Field(AttackSettings(), description="settings of the attacks")
+    people: bool = Field(True, description="images show people, one a class: intervals over people, and "
+                                           "re-identification")
+    judge: str = Field("judge", description="asset that re-identifies people")
+    lpips: Path | None = Field(None, description="torchvision's AlexNet file for LPIPS; null: a perceptual distance in "
+                                                 "the packaged attribute network")
+    variants: dict[str, dict[str, Any]] = Field({}, description=(
+        "further victims to compare with, by name: settings of each in place of those here, as in {dropout: {defences: "
+        "[{kind: dropout}]}, shallow: {split.cut: pool1}}"))
+    accuracy_cost: float = Field(0.01, ge=0, le=1, description="share of accuracy, against the first victim, that a "
+                                                               "recommended one may cost")
+    resamples: int = Field(2000, ge=1000, description="bootstrap resamples over people or images")
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
 
 
-PRESETS: dict[str, dict[str, Any]] = {}
+PRESETS: dict[str, dict[str, Any]] = {
+    # For tests: runs every line, means nothing.
+    "tiny": {
+        "precision": "fp32",
+        "data": {"train": {"kind": "procedural", "people": 4, "photos": 8, "size": 32},
+                 "test": {"kind": "procedural", "people": 4, "photos": 4, "image_seed": 1000, "size": 32}},
+        "training": {"epochs": 2, "batch": 16},
+        "attack_settings": {"decoder": {"steps": 4, "batch": 8, "blocks": 1, "width": 8},
+                            "gan": {"steps": 2, "batch": 8, "critic_steps": 1}, "optimise": {"steps": 3, "starts": 1},
+                            "prior": {"encoder_steps": 3, "batch": 8, "ddim_steps": 2}},
+        "resamples": 1000,
+    },
+    # Procedural faces at 64 px on two CPU cores.
+    "small": {
+        "training": {"epochs": 20},
+        "attack_settings": {"decoder": {"steps": 600, "batch": 64, "blocks": 4}},
+    },
+    # The paper's network and shapes. data.train and data.test name the pack.
+    "cifar10": {
+        "data": {"train": {"kind": "npz", "path": "cifar10.npz", "size": 32, "where": {"split": 0}},
+                 "test": {"kind": "npz", "path": "cifar10.npz", "size": 32, "where": {"split": 1}}},
+        "split": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.243, 0.261]},
+        "people": False,
+    },
+}
+
+#: Those of ``defend feature``: noise and conditional-entropy maximisation where no defence is named.
+DEFEND_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    name: {**preset, "defences": [{"kind": "noise"}, {"kind": "cem"}]} for name, preset in PRESETS.items()}

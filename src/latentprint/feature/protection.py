@@ -8,8 +8,6 @@ from pydantic import Field
 
 from latentprint.config import Config
 
-SurrogateName = Literal["kmeans", "gmm", "slot", "gated"]
-
 
 class NoiseConfig(Config):
     """Noise on every message, in training, use and attack alike."""
@@ -75,28 +73,97 @@ class VIBConfig(Config):
 
 
 class ThresholdConfig(Config):
-    """Logarithm of the variance below which features of one class may stay as they are."""
+    """The log-variance within a class that is tolerated."""
 
     kind: Literal["noise", "constant", "schedule"] = Field("noise", description=(
-        "noise: log(tau sigma^2 + gamma); constant: log(value); schedule: log of a value that falls to the last one"))
-    tau: float = Field(0.125, gt=0, description="of kind noise, in units of the noise's variance")
-    gamma: float = Field(0.01, gt=0, description="added to every variance before its logarithm")
-    value: float = Field(0.05, gt=0, description="of kinds constant and schedule, a variance")
-    first_value: float = Field(1.0, gt=0, description="of kind schedule, the variance at the start")
+        "noise: log(tau sigma^2 + gamma), sigma that of the noise on what is sent; constant: log(variance); schedule: "
+        "from the constant to the noise's while training proceeds"))
+    tau: float = Field(0.125, gt=0, description="share of the noise's variance that features may have")
+    gamma: float = Field(0.01, gt=0, description="added to variances before the logarithm, squared feature units")
+    variance: float = Field(0.05, gt=0, description="of kind constant, and the start of schedule; squared feature "
+                                                    "units")
+
+
+class HingeConfig(Config):
+    """What an excess of log-variance costs."""
+
+    kind: Literal["relu", "softplus"] = Field("relu", description="relu(x), or softplus(beta (x - margin)) / beta")
+    beta: float = Field(1.0, gt=0, description="of softplus")
+    margin: float = Field(0.1, description="of softplus")
+
+
+class KMeansConfig(Config):
+    """The published surrogate: clusters within each class, refitted between epochs."""
+
+    kind: Literal["kmeans"] = "kmeans"
+    clusters: int = Field(5, ge=1, description="of each class (published: 5, and 15 for networks without a sigmoid)")
+    log_entropy: bool = Field(True, description="log of the variances above the threshold; false: the variances")
+    faithful_bug: bool = Field(False, description="take variances and weights of a wrong class, as the published code")
+    threshold: ThresholdConfig = Field(ThresholdConfig(), description="variance that is tolerated")
+    hinge: HingeConfig = Field(HingeConfig(), description="what exceeds it costs")
+
+
+class GMMConfig(Config):
+    """A mixture of Gaussians with diagonal covariance for each class, refitted between epochs."""
+
+    kind: Literal["gmm"] = "gmm"
+    components: int = Field(3, ge=1, description="of each class")
+    floor: float = Field(1e-6, gt=0, description="least variance of a component, squared feature units")
+
+
+class LearnedConfig(Config):
+    """What surrogates with parameters have in common."""
+
+    mode: Literal["frozen", "joint", "own", "density"] = Field("density", description=(
+        "density: a likelihood, trained by its own optimiser, that cannot be cheated; frozen: as it starts; joint, "
+        "own: trained on its own penalty, which it can make vanish without any protection"))
+    tokens: Literal["sample", "spatial"] = Field("sample", description="what attention looks at: whole samples, or "
+                                                                       "their positions")
+    width: int = Field(128, ge=1, description="features are reduced to so many dimensions before attention")
+    normalise: Literal["attention", "features"] = Field("attention", description=(
+        "layer norm where attention is computed alone, or before variances are taken, as in the notes"))
+    lr: float = Field(1e-4, gt=0, description="learning rate of the own optimiser (Adam)")
+    learn_every: int = Field(16, ge=1, description="training steps between its steps")
+
+
+class SlotConfig(LearnedConfig):
+    """Slot attention and gated cross-attention (seed 003)."""
+
+    kind: Literal["slot"] = "slot"
+    slots: int = Field(8, ge=1, description="slots of each class")
+    iterations: int = Field(3, ge=1, description="of slot attention")
+    heads: int = Field(4, ge=1, description="of cross-attention")
+    variance_floor: float = Field(1e-6, gt=0, description="least variance, squared feature units")
+    threshold: ThresholdConfig = Field(ThresholdConfig(tau=0.1, gamma=1e-6), description="variance that is tolerated")
+    hinge: HingeConfig = Field(HingeConfig(), description="what exceeds it costs")
+
+
+class GatedConfig(LearnedConfig):
+    """Gated attention pooling with gates on dimensions, signal-to-noise and classes (seed 004)."""
+
+    kind: Literal["gated"] = "gated"
+    hidden: int = Field(64, ge=1, description="hidden units of the pooling and of the dimension gate")
+    attention_loss_scale: float = Field(0.1, gt=0, description="weight of the whole penalty")
+    class_gate_a: float = Field(10.0, description="steepness of the class gate")
+    class_gate_b: float = Field(0.05, description="share of the batch at which the class gate is half open")
+    snr_thresh: float = Field(0.3, description="variance over squared mean at which the gate is half open")
+    snr_sharp: float = Field(10.0, description="steepness of that gate")
+    slot_power: float = Field(2.0, ge=0, description="power of a class's share of the batch in its weight")
+    threshold: ThresholdConfig = Field(ThresholdConfig(tau=0.1, gamma=1e-6), description="variance that is tolerated")
+    hinge: HingeConfig = Field(HingeConfig(kind="softplus"), description="what exceeds it costs")
+
+
+SurrogateConfig = Annotated[KMeansConfig | GMMConfig | SlotConfig | GatedConfig, Field(discriminator="kind")]
 
 
 class CEMConfig(Config):
     """Conditional entropy maximisation (arXiv 2503.00383) with a surrogate of one's choice."""
 
     kind: Literal["cem"] = "cem"
-    surrogate: SurrogateName = Field("kmeans", description="what estimates the conditional entropy")
-    weight: float = Field(16.0, ge=0, description="lambda; 0: measured, not trained on")
+    surrogate: SurrogateConfig = Field(KMeansConfig(), description="what estimates the conditional entropy")
+    weight: float = Field(16.0, ge=0, description="lambda; 0: fitted, not trained on")
     warm_up: float = Field(5 / 240, ge=0, lt=1, description="share of the training before it acts")
-    lr_scaled: bool = Field(True, description="while the learning rate is above 4.1e-4 the weight is lambda 0.001 / lr")
-    threshold: ThresholdConfig = Field(ThresholdConfig(), description="variance that counts as low")
-    hinge: Literal["relu", "softplus"] = Field("relu", description="form of what counts above the threshold")
-    softplus_beta: float = Field(1.0, gt=0, description="of the hinge softplus")
-    margin: float = Field(0.1, ge=0, description="of the hinge softplus")
+    lr_scaled: bool = Field(True, description="at learning rates of 4.1e-4 or more the weight is lambda 0.001 / lr")
 
 
 DefenceConfig = Annotated[

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentprint.engine.seeds import generator
 from latentprint.metrics.image import SSIM_MARGIN, mse, psnr, ssim
+from latentprint.metrics.reconstruction import variance_recovered
 
 #: Images and references ``(B, 3, H, W)`` in [0, 1] to ``(B,)``.
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -62,18 +63,6 @@ def score(images: Tensor, references: Tensor, more: Mapping[str, Metric] | None 
             for name, metric in metrics.items()}
 
 
-def variance_recovered(images: Tensor, references: Tensor, mean: Tensor) -> float:
-    """``1 - sum ||x_hat - x||^2 / sum ||mean - x||^2``: 1 for the images themselves, 0 for the mean image.
-
-    Below 0 for worse than the mean image; NaN where all references equal it.
-
-    Args:
-        images, references: ``(N, 3, H, W)``. mean: ``(3, H, W)``, of the images that the adversary knows.
-    """
-    left = (images - references).double().square().sum()
-    return float(1 - left / (mean - references).double().square().sum())
-
-
 def best_attack(drawn: Mapping[str, Tensor], references: Tensor, mean: Tensor, *, seed: int = 0,
                 more: Mapping[str, Metric] | None = None) -> Best:
     """The attack that recovers most variance on a random half of the images, and its scores on the other half.
@@ -91,7 +80,7 @@ def best_attack(drawn: Mapping[str, Tensor], references: Tensor, mean: Tensor, *
     if wrong := [name for name, images in drawn.items() if images.shape != references.shape]:
         raise ValueError(f"{wrong[0]} drew {tuple(drawn[wrong[0]].shape)}, expected {tuple(references.shape)}")
     chosen_on, reported_on = halves(len(references), seed)
-    recovered = {name: variance_recovered(images[chosen_on], references[chosen_on], mean)
+    recovered = {name: variance_recovered(images[chosen_on], references[chosen_on], mean).share
                  for name, images in drawn.items()}
     name = max(recovered, key=lambda each: recovered[each])
     return Best(name, chosen_on, reported_on, recovered,

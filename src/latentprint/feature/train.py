@@ -71,7 +71,7 @@ def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run
 
     Loop(run, PHASE, optimizer, states, epochs.steps, schedule, clip_norm=config.clip_norm,
          save_every=save_every).fit(loss_at, after)
-    victim.eval().requires_grad_(False)
+    victim.freeze()
 
 
 class Epochs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,10 @@ class SplitVictim(nn.Module):
     def forward(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Logits ``(B, C)`` by way of what is sent, uncounted."""
         return self.cloud(self.sent(self.features(x), rng))
+
+    def freeze(self) -> Self:
+        """Eval mode and no gradient for the weights, as attacks want it."""
+        return self.requires_grad_(False).eval()
 
     @property
     def noise_std(self) -> float:

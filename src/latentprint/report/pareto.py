@@ -37,7 +37,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def recommended(points: Sequence[Point], undefended: Point, cost: float) -> Point | None:
-    """The least leaking point whose accuracy is within ``cost`` (a share) of the undefended one's; None: there is none."""
+    """The least leaking point whose accuracy is within ``cost``, a share, of the undefended one; or None."""
     if undefended.accuracy.value is None:
         return None
     bound = undefended.accuracy.value - cost

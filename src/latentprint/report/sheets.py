@@ -77,7 +77,8 @@ def samples_strip(samples: Mapping[int, Images], path: Path) -> None:
     picture_table({f"{step:,}" if i else f"step {step:,}": samples[step] for i, step in enumerate(steps)}, path)
 
 
-def picture_table(columns: Mapping[str, Images], path: Path, captions: Mapping[str, Sequence[str]] | None = None) -> None:
+def picture_table(columns: Mapping[str, Images], path: Path,
+                  captions: Mapping[str, Sequence[str]] | None = None) -> None:
     """The same things in several versions: a row a thing, a column a version.
 
     Args:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from latentprint.models.decoders import Decoder
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from latentprint.engine.loop import Stateful
 from latentprint.feature.defense import FeatureDefense, Step
 from latentprint.feature.protection import AdversarialConfig
+from latentprint.models.decoders import Decoder
 
 
 class Adversarial(FeatureDefense):
@@ -37,7 +37,7 @@ class Adversarial(FeatureDefense):
     def edge(self, edge: nn.Module, example: Tensor) -> nn.Module:
         with torch.no_grad():
             shape = tuple(edge(example).shape[1:])
-        self.decoder = Decoder(shape, example.shape[-1], blocks=self.config.blocks)
+        self.decoder = Decoder(shape, (example.shape[-2], example.shape[-1]), blocks=self.config.blocks)
         self.optimizer = torch.optim.Adam(self.decoder.parameters(), self.config.lr)
         return edge
 

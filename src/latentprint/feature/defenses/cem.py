@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentprint.engine.loop import Stateful
 from latentprint.feature.defense import FeatureDefense, Step
 from latentprint.feature.protection import CEMConfig
-from latentprint.surrogates import Surrogate, learning_rate_scale
+from latentprint.surrogates import Learned, Surrogate, learning_rate_scale
 
 
 class CEM(FeatureDefense):
@@ -52,6 +53,10 @@ class CEM(FeatureDefense):
     def acts(self, step: Step) -> bool:
         """Whether the warm-up is over, and there is any weight."""
         return self.config.weight > 0 and step.progress >= self.config.warm_up
+
+    def states(self) -> Mapping[str, Stateful]:
+        own = self.surrogate.own if isinstance(self.surrogate, Learned) else None
+        return {} if own is None else {"surrogate": own}
 
     def joint_parameters(self) -> Sequence[Mapping[str, Any]]:
         return self.surrogate.joint_parameters()

@@ -41,7 +41,7 @@ class Patrol(FeatureDefense):
         if self.config.pruned == 0 or (epoch + 1) / self.epochs < self.config.at or bool(self.pruned):
             return
         for layer in self._wide(edge):
-            parameter = layer.weight_orig
+            parameter = dict(layer.named_parameters())["weight_orig"]
             if parameter.grad is not None:
                 scores = (parameter * parameter.grad).detach()
                 scores = scores.flatten(1).sum(1).abs().view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)

@@ -61,4 +61,4 @@ def _make(config: DefenceConfig, n_classes: int, epochs: int, noise_std: float) 
         case VIBConfig():
             return VIB(config)
         case CEMConfig():
-            return CEM(config, lambda shape: make_surrogate(config, shape, n_classes, noise_std))
+            return CEM(config, lambda shape: make_surrogate(config.surrogate, shape, n_classes, noise_std))

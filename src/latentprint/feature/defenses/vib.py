@@ -36,9 +36,10 @@ class VIB(FeatureDefense):
         if features.ndim not in (2, 4):
             raise ValueError(f"features must be (B, C, H, W) or (B, D), got {tuple(features.shape)}")
         n = features.shape[1]
-        self.head = nn.Conv2d(n, n, 1) if features.ndim == 4 else nn.Linear(n, n)
-        nn.init.zeros_(self.head.weight)
-        nn.init.constant_(self.head.bias, math.log(math.expm1(self.config.first_std)))
+        head = nn.Conv2d(n, n, 1) if features.ndim == 4 else nn.Linear(n, n)
+        first = math.log(math.expm1(self.config.first_std))
+        head.load_state_dict({"weight": torch.zeros_like(head.weight), "bias": torch.full((n,), first)})
+        self.head = head
         return edge
 
     def std(self, features: Tensor) -> Tensor:

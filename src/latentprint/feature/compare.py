@@ -1,0 +1,142 @@
+"""Several victims on one page: accuracy, what is sent, what the best attack recovers, and which to take.
+
+``defend feature`` compares the undefended victim, the defended one and ``variants``; ``audit feature`` with
+``variants`` compares cuts, networks or anything else. The run directory is that of the victim as configured; each other
+one is a run of its own under ``variants/``. Data, seeds, attacks and attacked images are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from latentprint.config import changed
+from latentprint.engine.loop import is_main
+from latentprint.engine.run import check_out
+from latentprint.errors import UserError
+from latentprint.feature.audit import Audited, run_audit
+from latentprint.feature.build import load_images, make_victim
+from latentprint.feature.presets import FeatureConfig
+from latentprint.report.html import render_run
+from latentprint.report.pareto import Point, pareto_plot, recommended
+from latentprint.report.values import Measured
+from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+
+UNDEFENDED, AS_CONFIGURED = "undefended", "as configured"
+
+
+def run_compared(config: FeatureConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Audit the victim as configured, and beside it ``variants`` where there are any."""
+    return _run(config, out, resume, {}, AS_CONFIGURED) if config.variants else run_audit(config, out, resume)
+
+
+def run_defend(config: FeatureConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Train and audit the undefended and the defended victim, and ``variants``; returns the defended one's report.
+
+    Raises:
+        UserError: no defence, or as `run_audit`; found before anything is spent.
+    """
+    if not config.defences:
+        raise UserError("defend feature: defences is empty; list some, as in --set 'defences=[{kind: noise}]', or "
+                        "audit an undefended victim by 'latentprint audit feature'")
+    return _run(config, out, resume, {UNDEFENDED: {"defences": []}}, "defended")
+
+
+def _run(config: FeatureConfig, out: Path, resume: bool, first: Mapping[str, Mapping[str, Any]],
+         own: str) -> dict[str, Any]:
+    if is_main():
+        check_out(out, resume)
+    plain = config.model_copy(update={"variants": {}})
+    others = {name: changed(plain, overrides, f"variants.{name}")
+              for name, overrides in {**first, **config.variants}.items()}
+    _checked([*others, own])
+    for each in (plain, *others.values()):
+        make_victim(each, load_images(each.data)[0].train)
+    found: dict[str, Audited] = {}
+    for name, settings in others.items():
+        folder = out / "variants" / _slug(name)
+        run_audit(settings, folder, resume, partial(found.__setitem__, name))
+        if is_main():
+            render_run(folder)
+
+    def together(audited: Audited) -> None:
+        found[own] = audited
+        everyone = {name: found[name] for name in (*first, own, *config.variants)}
+        audited.section["variants"] = rows(everyone)
+        advice = advise(audited.section["variants"], config.accuracy_cost)
+        if advice:
+            audited.section["recommended"] = advice
+        if is_main() and pareto_plot(points(audited.section["variants"]), out / "images" / "pareto.png",
+                                     "Variance recovered by the best attack"):
+            audited.section["figures"].insert(0, {
+                "file": "images/pareto.png", "title": "Accuracy against leak",
+                "caption": "A victim a point, with 95% intervals; the line joins those that no other betters in both."})
+
+    return run_audit(config, out, resume, together)
+
+
+def rows(found: Mapping[str, Audited]) -> list[dict[str, Any]]:
+    """For report.json a row a victim; differences are from the first, paired image by image."""
+    first = next(iter(found.values()))
+    return [{"name": name, "cut": audited.section["victim"]["cut"], "defences": _named(audited.section["defences"]),
+             "accuracy": audited.section["accuracy"], "leak": audited.section["leak"],
+             "best_attack": audited.section["best_attack"], "bytes": audited.section["cost"]["bytes_float32"],
+             **{key: audited.section["metrics"][key] for key in ("mse", "ssim") if key in audited.section["metrics"]},
+             **({} if audited is first else {"leak_reduction": leak_reduction(first, audited),
+                                             "accuracy_cost": accuracy_cost(first, audited)})}
+            for name, audited in found.items()]
+
+
+def leak_reduction(before: Audited, after: Audited) -> dict[str, Any] | None:
+    """Variance recovered from the first victim minus that from the other, each by its best attack, over the same
+    images; None when other images were attacked."""
+    if before.digest != after.digest:
+        return None
+    a, b, floor = before.errors, after.errors, before.floor
+    found = leak_interval(Arm(b - a - floor, before.units), Arm(-floor, before.units), Arm(0 * floor, before.units),
+                          n_resamples=before.judged.resamples, seed=before.judged.seed)
+    return found.to_json()
+
+
+def accuracy_cost(before: Audited, after: Audited) -> dict[str, Any] | None:
+    """Accuracy of the first victim minus that of the other, over the same images."""
+    if len(before.hits) != len(after.hits):
+        return None
+    return bootstrap_by_identity(before.hits - after.hits, range(len(before.hits)),
+                                 n_resamples=before.judged.resamples, seed=before.judged.seed).to_json()
+
+
+def points(table: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """The rows as points of accuracy and leak, coloured by what defends."""
+    return [Point(row["name"], Measured.of(row["accuracy"]), Measured.of(row["leak"]), row["defences"] or row["cut"])
+            for row in table]
+
+
+def advise(table: Sequence[Mapping[str, Any]], cost: float) -> dict[str, Any] | None:
+    """Which victim to take: the least leak among those that cost little accuracy."""
+    all_ = points(table)
+    best = recommended(all_, all_[0], cost)
+    if best is None:
+        return None
+    return {"name": best.name, "because": f"of those within {100 * cost:g} points of the accuracy of {all_[0].name}, "
+                                          "the one from which the best attack recovers least"}
+
+
+def _named(defences: Sequence[Mapping[str, Any]]) -> str:
+    """``noise + cem(gated)``."""
+    return " + ".join(f"cem({each['surrogate']['kind']})" if each["kind"] == "cem" else str(each["kind"])
+                      for each in defences)
+
+
+def _checked(names: Sequence[str]) -> None:
+    slugs = [_slug(name) for name in names]
+    if not all(slugs) or len(set(slugs)) != len(slugs):
+        raise UserError(f"variants: names must differ in letters or digits, and {UNDEFENDED!r} is taken; got "
+                        f"{', '.join(names)}")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.")
