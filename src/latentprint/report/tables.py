@@ -205,7 +205,7 @@ def _points_cell(difference: Measured, word: str) -> Cell:
     if difference.value is None:
         return Cell(NOT_MEASURED)
     small = "" if difference.bounds is None else " to ".join(map(names.points, difference.bounds))
-    return Cell(f"{names.points(difference.value)} points {word}", small, difference.value)
+    return Cell(f"{names.points(difference.value)} points {word}".rstrip(), small, difference.value)
 
 
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
@@ -241,6 +241,54 @@ def _person_cell(key: str, entry: Mapping[str, Any]) -> Cell:
     if key in PEOPLE and PEOPLE[key][1]:
         return Cell(percent(value), sort=value, bar=min(max(100 * value, 0), 100) if key == BARRED else None)
     return Cell(plain(value), sort=value)
+
+
+def variants_table(section: Mapping[str, Any]) -> Table:
+    """The victims of a comparison: accuracy, what is sent, what the best attack recovers, and paired differences."""
+    rows = [mapping(entry) for entry in sequence(section.get("variants"))]
+    share = names.Metric("", is_share=True)
+    best = mapping(section.get("recommended")).get("name")
+    columns = (Column("Defences", is_text=True), Column("Accuracy"), Column("Lost", "points of accuracy, paired"),
+               Column("Bytes sent"), Column("Leak", "", "less"), Column("Saved", "points of leak, paired"),
+               Column("MSE"), Column("SSIM"), Column("Best attack", is_text=True))
+    return Table(columns, tuple(
+        Row(text(row.get("name"), "(unnamed)"),
+            (Cell(text(row.get("defences"), "none")), measured_cell(share, Measured.of(row.get("accuracy"))),
+             _points_cell(Measured.of(row.get("accuracy_cost")), "") if "accuracy_cost" in row else Cell("–"),
+             _count_cell(row.get("bytes")), measured_cell(share, Measured.of(row.get("leak"))),
+             _points_cell(Measured.of(row.get("leak_reduction")), "") if "leak_reduction" in row else Cell("–"),
+             *(measured_cell(names.metric(key), Measured.of(row.get(key))) for key in ("mse", "ssim")),
+             Cell(text(row.get("best_attack"), NOT_MEASURED))),
+            "recommended" if row.get("name") == best else "") for row in rows if row))
+
+
+COST = {
+    "bytes_float32": ("Sent for an image, 32 bits a value", " bytes"),
+    "bytes_float16": ("Sent for an image, 16 bits a value", " bytes"),
+    "bytes_int8": ("Sent for an image, 8 bits a value", " bytes"),
+    "edge_macs": ("Multiply-accumulates on the device", ""), "cloud_macs": ("Multiply-accumulates in the cloud", ""),
+    "edge_parameters": ("Parameters on the device", ""), "cloud_parameters": ("Parameters in the cloud", ""),
+    "edge_milliseconds": ("Time on the device, one image", " ms"), "device": ("Measured on", ""),
+}  # fmt: skip
+
+
+def cost_rows(section: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a split costs, as lines of name and value."""
+    cost = mapping(section.get("cost"))
+    return tuple((label, f"{_amount(cost[key])}{unit}") for key, (label, unit) in COST.items()
+                 if cost.get(key) not in (None, ""))
+
+
+def _amount(raw: object) -> str:
+    value = number(raw)
+    if value is None:
+        return text(raw, NOT_MEASURED)
+    return f"{value:,.0f}" if value == round(value) else plain(value)
+
+
+def _count_cell(raw: object) -> Cell:
+    value = number(raw)
+    return Cell(NOT_MEASURED) if value is None else Cell(f"{value:,.0f}", sort=value)
 
 
 GROUP = ("leak", "attack", "floor", "prior_ceiling", "ceiling")

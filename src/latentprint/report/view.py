@@ -14,6 +14,7 @@ from latentprint.report.pictures import Picture
 from latentprint.report.tables import (
     Table,
     arms_table,
+    cost_rows,
     defence_table,
     findings_table,
     geometry_table,
@@ -22,6 +23,7 @@ from latentprint.report.tables import (
     people_table,
     recognisers_table,
     stages_table,
+    variants_table,
 )
 from latentprint.report.values import duration, flatten, mapping, number, percent, sequence, text
 
@@ -61,6 +63,9 @@ class Channel:
     figures: tuple[Figure, ...]
     defence: Table
     defence_settings: tuple[tuple[str, str], ...]
+    variants: Table
+    recommended: str
+    cost: tuple[tuple[str, str], ...]
     arms: Table
     groups: Table
     people: Table
@@ -96,10 +101,12 @@ class Channel:
     @property
     def parts(self) -> list[tuple[str, str]]:
         """Id suffix and title of the parts that this channel has, in the page's order."""
-        optional = [("defence", "Defence", self.defence_settings), ("faces", "Faces", self.grid),
+        optional = [("defence", "Defence", self.defence_settings), ("variants", "Victims", self.variants),
+                    ("faces", "Faces" if self.is_label else "Pictures", self.grid),
                     ("arms", "Numbers", self.arms),
                     ("groups", "Groups", self.groups), ("people", "Each person", self.people),
-                    ("models", "Judges", self.models or self.recognisers),
+                    ("models", "Judges" if self.is_label else "Models", self.models or self.recognisers),
+                    ("cost", "Cost", self.cost),
                     ("training", "Training", self.figures or self.stages or self.diagnosed or self.geometry),
                     ("protocol", "Protocol", self.protocol)]
         return [(key, title) for key, title, content in optional if content]
@@ -132,6 +139,9 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         figures=tuple(figure for figure in figures if figure.file),
         defence=defence_table(section),
         defence_settings=defence_settings(mapping(section.get("defence"))),
+        variants=variants_table(section),
+        recommended=recommendation(mapping(section.get("recommended"))),
+        cost=cost_rows(section),
         arms=arms_table(name, section),
         groups=groups_table(section),
         people=people_table(section),
@@ -151,6 +161,12 @@ def defence_settings(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Kind, strength, settings and privacy of the defence, without the numbers of the table beside them."""
     compared = ("accuracy", "undefended_accuracy", "accuracy_cost", "undefended", "leak_reduction")
     return tuple(flatten({key: value for key, value in found.items() if key not in compared}))
+
+
+def recommendation(found: Mapping[str, Any]) -> str:
+    """Which victim to take and why, or an empty string."""
+    name = text(found.get("name"))
+    return f"Take {name}: {text(found.get('because'))}." if name else ""
 
 
 def picture_names(section: Mapping[str, Any]) -> list[str]:
