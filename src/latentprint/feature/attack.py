@@ -63,7 +63,7 @@ class FeatureAttack(ABC):
         """
         before, start = replace(victim.queries), time.perf_counter()
         self.fit(victim, known)
-        images = self.run(victim, sent).detach().float().cpu()
+        images = self.run(victim, sent).detach().float().cpu().contiguous()
         if images.shape != (len(sent), 3, *known.images.shape[2:]):
             raise ValueError(f"{type(self).__name__} drew {tuple(images.shape)}, expected "
                              f"{(len(sent), 3, *known.images.shape[2:])}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentprint import checks
 from latentprint.config import config_hash
@@ -31,7 +32,8 @@ from latentprint.feature.pictures import draw_figures
 from latentprint.feature.presets import FeatureConfig
 from latentprint.feature.protocol import Roles, divide
 from latentprint.feature.scores import Best
-from latentprint.feature.train import accuracy_hits, train_split
+from latentprint.feature.split import Split
+from latentprint.feature.train import Epochs, accuracy_hits, train_split
 from latentprint.feature.victim import SplitVictim
 from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
 from latentprint.metrics.reconstruction import reidentification, variance_recovered
@@ -84,53 +86,103 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
     config = resolved(config)
     if is_main():
         check_out(out, resume)
-    images, warnings = load_images(config.data)
-    roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
-    victim, parts = make_victim(config, images.train)
-    metric = perceptual_metric(config.lpips, assets=config.assets)
-    judge = load_asset(config.judge, config.assets) if config.people else None
+    parts = prepare(config)
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
     run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
                             command=["latentprint", *sys.argv[1:]],
-                            data={"train": image_hash(images.train), "test": image_hash(images.test)}))
-    lay_out(victim, device)
-    if config.split.weights is None:
-        train_split(victim, images.train, config.training, run, config.seed, config.precision, config.save_every)
-        run.save_weights("victim", victim)
-    victim.freeze()
-    known, attacked = roles_of(roles, images)
+                            data={"train": image_hash(parts.images.train), "test": image_hash(parts.images.test)}))
+    train(config, parts, run, device)
+    known, attacked = parts.known_and_attacked()
     judged = Judged(attacked, mean_image(known), config.people, config.resamples, config.seed)
-    drawn, queries = draw(config, victim, known, attacked, run)
-    best, arms = compared(judged, drawn, {metric.name: metric})
-    example = victim.preprocess(torch.zeros(1, 3, images.train.size, images.train.size, device=device))
-    section: dict[str, Any] = {"headline": HEADLINE, "arms": arms, "metrics": arms[BEST],
-                               "leak": arms[BEST][HEADLINE], "best_attack": best.name, "chosen_by": best.recovered}
-    section |= {name: arms[name][HEADLINE] for name in (BEST, FLOOR, CEILING)}
-    hits = accuracy_hits(victim, images.test, config.seed, config.precision)
-    section["victim"] = {"name": config.split.model, "architecture": config.split.model, "cut": parts.cut,
-                         "n_classes": victim.n_classes, "accuracy": float(hits.mean()), "n": len(hits)}
-    section["accuracy"] = rate(judged, hits)
-    section["cost"] = asdict(edge_cost(parts, example))
-    section["defences"] = [each.model_dump(mode="json") for each in config.defences]
-    section["queries"] = queries
-    section["evaluators"] = []
-    section["protocol"] = protocol_facts(config, images, roles, judged, metric, queries)
-    if judge is not None:
-        section["reidentification"] = identified(judged, drawn[best.name], best.reported_on, images.train, judge)
-    warnings += flags(config, victim, parts.edge, example, judged, roles)
+    drawn, queries = draw(config, parts.victim, known, attacked, run)
+    section, best = results(config, parts, judged, drawn, queries)
+    hits = accuracy_hits(parts.victim, parts.images.test, config.seed, config.precision)
+    section |= accuracy_facts(config, parts, judged, hits)
     if is_main():
-        section["figures"] = draw_figures(run.path, judged, drawn, best, victim, config.seed)
+        section["figures"] = draw_figures(run.path, judged, drawn, best, parts.victim, config.seed)
         section["grid"] = "images/grid.png"
     if before_verdict is not None:
         before_verdict(audited(judged, drawn[best.name], best, hits, section))
     section["verdict"] = verdict(section)
     section["seconds"] = time.perf_counter() - began
-    run.describe(end=now(), peak_memory_gib=peak_memory(device), hashes={"victim": checks.weights_hash(victim)})
+    run.describe(end=now(), peak_memory_gib=peak_memory(device), hashes={"victim": checks.weights_hash(parts.victim)})
     report = {"schema": 1, "channels": {"feature": section}, "manifest": run.facts,
-              "warnings": list(dict.fromkeys(warnings))}
+              "warnings": list(dict.fromkeys(parts.warnings + flags(parts, judged)))}
     run.write_json("report.json", report)
     run.close()
     return report
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that can fail for the user's sake, loaded and checked; the victim perhaps untrained."""
+
+    images: Images
+    roles: Roles
+    victim: SplitVictim
+    split: Split
+    metric: PerceptualMetric
+    judge: nn.Module | None
+    warnings: list[str]
+
+    def known_and_attacked(self) -> tuple[ImageSet, ImageSet]:
+        """The images that the adversary holds, and those under attack."""
+        source = self.images.train if self.roles.known_part == "train" else self.images.test
+        return source.take(self.roles.known), self.images.test.take(self.roles.attacked)
+
+
+def prepare(config: FeatureConfig) -> Parts:
+    """Load and check, before anything is written.
+
+    Raises:
+        UserError: settings, files or data that cannot be used.
+    """
+    images, warnings = load_images(config.data)
+    roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
+    Epochs(len(images.train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
+    victim, split = make_victim(config, images.train)
+    metric = perceptual_metric(config.lpips, assets=config.assets)
+    judge = load_asset(config.judge, config.assets) if config.people else None
+    return Parts(images, roles, victim, split, metric, judge, warnings)
+
+
+def train(config: FeatureConfig, parts: Parts, run: RunDir, device: torch.device) -> None:
+    """Train the victim unless it came with weights, and keep it."""
+    lay_out(parts.victim, device)
+    if config.split.weights is None:
+        train_split(parts.victim, parts.images.train, config.training, run, config.seed, config.precision,
+                    config.save_every)
+        run.save_weights("victim", parts.victim)
+    parts.victim.freeze()
+
+
+def results(config: FeatureConfig, parts: Parts, judged: Judged, drawn: Mapping[str, Tensor],
+            queries: Mapping[str, Any]) -> tuple[dict[str, Any], Best]:
+    """What the attacks recovered, for report.json, and which of them did best."""
+    best, arms = compared(judged, drawn, {parts.metric.name: parts.metric})
+    section: dict[str, Any] = {"headline": HEADLINE, "arms": arms, "metrics": arms[BEST],
+                               "leak": arms[BEST][HEADLINE], "best_attack": best.name, "chosen_by": best.recovered,
+                               "queries": dict(queries), "evaluators": [],
+                               "protocol": protocol_facts(config, parts, judged, queries)}
+    section |= {name: arms[name][HEADLINE] for name in (BEST, FLOOR, CEILING)}
+    if parts.judge is not None:
+        section["reidentification"] = identified(judged, drawn[best.name], best.reported_on, parts.images.train,
+                                                 parts.judge)
+    return section, best
+
+
+def accuracy_facts(config: FeatureConfig, parts: Parts, judged: Judged, hits: Tensor) -> dict[str, Any]:
+    """The victim, what it gets right and what it costs, for report.json."""
+    victim = {"name": config.split.model, "architecture": config.split.model, "cut": parts.split.cut,
+              "n_classes": parts.victim.n_classes, "accuracy": float(hits.mean()), "n": len(hits)}
+    return {"victim": victim, "accuracy": rate(judged, hits), "cost": asdict(edge_cost(parts.split, example_of(parts))),
+            "defences": [each.model_dump(mode="json") for each in config.defences]}
+
+
+def example_of(parts: Parts) -> Tensor:
+    """A preprocessed image where the victim is."""
+    size = parts.images.train.size
+    return parts.victim.preprocess(torch.zeros(1, 3, size, size, device=parts.victim.device))
 
 
 def audited(judged: Judged, drawn: Tensor, best: Best, hits: Tensor, section: dict[str, Any]) -> Audited:
@@ -149,12 +201,6 @@ def resolved(config: FeatureConfig) -> FeatureConfig:
     name: DeviceName = "cuda" if device.type == "cuda" else "cpu"
     return config.model_copy(update={"device": name, "precision": resolve_precision(device, config.precision),
                                      "threads": config.threads or torch.get_num_threads()})
-
-
-def roles_of(roles: Roles, images: Images) -> tuple[ImageSet, ImageSet]:
-    """Known and attacked images."""
-    source = images.train if roles.known_part == "train" else images.test
-    return source.take(roles.known), images.test.take(roles.attacked)
 
 
 def draw(config: FeatureConfig, victim: SplitVictim, known: ImageSet, attacked: ImageSet,
@@ -187,7 +233,7 @@ def intercepted(config: FeatureConfig, victim: SplitVictim, attacked: ImageSet) 
 
 
 def identified(judged: Judged, drawn: Tensor, index: Tensor, gallery: ImageSet,
-               judge: torch.nn.Module) -> dict[str, Any]:
+               judge: nn.Module) -> dict[str, Any]:
     """Share of the reconstructions whose nearest real photo, among those the victim learned from, is of the person."""
     pictures = (drawn[index] * 255).round().to(torch.uint8)
     people = judged.attacked.labels[index]
@@ -195,11 +241,10 @@ def identified(judged: Judged, drawn: Tensor, index: Tensor, gallery: ImageSet,
     return {**rate(judged, hits.float(), people), "chance": 1 / gallery.n_classes}
 
 
-def flags(config: FeatureConfig, victim: SplitVictim, edge: torch.nn.Module, example: Tensor, judged: Judged,
-          roles: Roles) -> list[str]:
+def flags(parts: Parts, judged: Judged) -> list[str]:
     """Reasons to distrust the numbers."""
-    warnings = []
-    if victim.noise_std > 0 and not (found := bounded_output(edge, example)):
+    warnings, roles = [], parts.roles
+    if parts.victim.noise_std > 0 and not (found := bounded_output(parts.split.edge, example_of(parts))):
         warnings.append(f"noise protects only what is bounded: {found.reason}")
     if roles.repeated:
         warnings.append(f"{roles.repeated} known images were left out: they are among those under attack")
@@ -208,19 +253,19 @@ def flags(config: FeatureConfig, victim: SplitVictim, edge: torch.nn.Module, exa
     return warnings
 
 
-def protocol_facts(config: FeatureConfig, images: Images, roles: Roles, judged: Judged, metric: PerceptualMetric,
-                   queries: Mapping[str, Any]) -> dict[str, Any]:
+def protocol_facts(config: FeatureConfig, parts: Parts, judged: Judged, queries: Mapping[str, Any]) -> dict[str, Any]:
     """What exactly was compared, with a hash by which two reports can be told comparable."""
+    roles, images = parts.roles, parts.images
     facts: dict[str, Any] = {
         "protocol": config.protocol, "known": f"{len(roles.known)} images of data.{roles.known_part}",
         "attacked": f"{len(roles.attacked)} images of data.test",
         "class_overlap": round(roles.class_overlap, 4), "messages_per_image": config.repeats,
         "best_attack": "chosen on one half of the attacked images, all numbers on the other",
-        "attacks": list(queries), "perceptual_metric": metric.name,
+        "attacks": list(queries), "perceptual_metric": parts.metric.name,
         "interval": f"95% bootstrap over {'people' if judged.by_person else 'images'}, {judged.resamples} resamples",
         "train": images.train.source, "test": images.test.source,
     }
-    digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return {"name": "feature/v1", "hash": digest, **facts}
 
 

@@ -50,9 +50,9 @@ def _run(config: FeatureConfig, out: Path, resume: bool, first: Mapping[str, Map
     if is_main():
         check_out(out, resume)
     plain = config.model_copy(update={"variants": {}})
+    _checked([*first, own, *config.variants])
     others = {name: changed(plain, overrides, f"variants.{name}")
               for name, overrides in {**first, **config.variants}.items()}
-    _checked([*others, own])
     for each in (plain, *others.values()):
         make_victim(each, load_images(each.data)[0].train)
     found: dict[str, Audited] = {}
@@ -134,8 +134,7 @@ def _named(defences: Sequence[Mapping[str, Any]]) -> str:
 def _checked(names: Sequence[str]) -> None:
     slugs = [_slug(name) for name in names]
     if not all(slugs) or len(set(slugs)) != len(slugs):
-        raise UserError(f"variants: names must differ in letters or digits, and {UNDEFENDED!r} is taken; got "
-                        f"{', '.join(names)}")
+        raise UserError(f"variants: names must hold letters or digits and differ in them; got {', '.join(names)}")
 
 
 def _slug(name: str) -> str:

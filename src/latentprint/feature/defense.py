@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latentprint.engine.loop import Stateful
+from latentprint.feature.graph import modes_kept
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Step:
     epoch: int
     progress: float
     lr: float
+
+
+def shape_of(edge: nn.Module, example: Tensor) -> tuple[int, ...]:
+    """Shape of the features of one image; the network stays as it was, running statistics too.
+
+    Args:
+        example: ``(B, 3, H, W)``, preprocessed.
+    """
+    with modes_kept(edge), torch.no_grad():
+        return tuple(edge.eval()(example).shape[1:])
 
 
 class FeatureDefense(nn.Module):

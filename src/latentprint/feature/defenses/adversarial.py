@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from latentprint.engine.loop import Stateful
-from latentprint.feature.defense import FeatureDefense, Step
+from latentprint.feature.defense import FeatureDefense, Step, shape_of
 from latentprint.feature.protection import AdversarialConfig
 from latentprint.models.decoders import Decoder
 
@@ -35,9 +35,8 @@ class Adversarial(FeatureDefense):
         self.config = config
 
     def edge(self, edge: nn.Module, example: Tensor) -> nn.Module:
-        with torch.no_grad():
-            shape = tuple(edge(example).shape[1:])
-        self.decoder = Decoder(shape, (example.shape[-2], example.shape[-1]), blocks=self.config.blocks)
+        size = (example.shape[-2], example.shape[-1])
+        self.decoder = Decoder(shape_of(edge, example), size, blocks=self.config.blocks)
         self.optimizer = torch.optim.Adam(self.decoder.parameters(), self.config.lr)
         return edge
 

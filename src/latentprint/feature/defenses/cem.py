@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from latentprint.engine.loop import Stateful
-from latentprint.feature.defense import FeatureDefense, Step
+from latentprint.feature.defense import FeatureDefense, Step, shape_of
 from latentprint.feature.protection import CEMConfig
 from latentprint.surrogates import Learned, Surrogate, learning_rate_scale
 
@@ -29,8 +28,7 @@ class CEM(FeatureDefense):
         self.config, self.make = config, make
 
     def edge(self, edge: nn.Module, example: Tensor) -> nn.Module:
-        with torch.no_grad():
-            self.surrogate = self.make(tuple(edge(example).shape[1:]))
+        self.surrogate = self.make(shape_of(edge, example))
         if self.config.weight > 0:
             self.surrogate.check()
         return edge

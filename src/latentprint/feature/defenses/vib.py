@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentprint.feature.defense import FeatureDefense, Step
+from latentprint.feature.defense import FeatureDefense, Step, shape_of
 from latentprint.feature.protection import VIBConfig
 
 
@@ -31,12 +31,11 @@ class VIB(FeatureDefense):
         self.config = config
 
     def edge(self, edge: nn.Module, example: Tensor) -> nn.Module:
-        with torch.no_grad():
-            features = edge(example)
-        if features.ndim not in (2, 4):
-            raise ValueError(f"features must be (B, C, H, W) or (B, D), got {tuple(features.shape)}")
-        n = features.shape[1]
-        head = nn.Conv2d(n, n, 1) if features.ndim == 4 else nn.Linear(n, n)
+        shape = shape_of(edge, example)
+        if len(shape) not in (1, 3):
+            raise ValueError(f"features must be (C, H, W) or (D,), got {shape}")
+        n = shape[0]
+        head = nn.Conv2d(n, n, 1) if len(shape) == 3 else nn.Linear(n, n)
         first = math.log(math.expm1(self.config.first_std))
         head.load_state_dict({"weight": torch.zeros_like(head.weight), "bias": torch.full((n,), first)})
         self.head = head

@@ -1,0 +1,269 @@
+"""A whole feature audit, preset ``tiny``: what it writes, that it resumes, what it refuses; victims compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import save_untrained
+
+from latentprint.cli import main
+from latentprint.config import load_config
+from latentprint.engine.run import RunDir
+from latentprint.errors import RunFailed
+from latentprint.feature.build import load_images, make_victim
+from latentprint.feature.compare import leak_reduction, rows
+from latentprint.feature.presets import PRESETS, FeatureConfig, TrainingConfig
+from latentprint.feature.train import Epochs, accuracy_hits, milestones, train_split
+from latentprint.report.pareto import Point, front, recommended
+from latentprint.report.values import Measured
+
+CEM = "{kind: cem, warm_up: 0.0, surrogate: {kind: %s}}"
+Run = Callable[..., tuple[int, str, Path]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command with settings; gives exit code, stderr and the run directory."""
+
+    def call(command: str, *settings: str, out: str = "run", more: tuple[str, ...] = ()) -> tuple[int, str, Path]:
+        words = [*command.split(), "--preset", "tiny", "--out", str(tmp_path / out), *more]
+        for setting in settings:
+            words += ["--set", setting]
+        return main(words), capsys.readouterr().err, tmp_path / out
+
+    return call
+
+
+def section(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())["channels"]["feature"]
+
+
+def test_an_audit_writes_what_the_overview_promises(run: Run) -> None:
+    code, err, out = run("audit feature", "attacks=[decoder, optimise]", "defences=[{kind: noise, std: 0.1}]")
+    assert code == 0, err
+    for name in ("config.yaml", "manifest.json", "metrics.jsonl", "report.json", "report.html", "images/grid.png",
+                 "images/sent.png", "networks/victim.safetensors"):
+        assert (out / name).stat().st_size > 0, name
+    found = section(out)
+    for key in ("leak", "attack", "floor", "ceiling"):
+        assert {"value", "low", "high"} <= set(found[key])
+    assert set(found["arms"]) == {"decoder", "optimise", "attack", "floor", "ceiling"}
+    assert found["floor"]["value"] == 0.0 and found["ceiling"]["value"] == 1.0
+    arm = found["arms"][found["best_attack"]]
+    assert found["leak"] == found["attack"] == arm["variance_recovered"]
+    floor = found["arms"]["floor"]
+    assert arm["variance_recovered"]["value"] == pytest.approx(1 - arm["mse"]["value"] / floor["mse"]["value"])
+    assert found["cost"]["bytes_float32"] == 4 * 8 * 8 * 8 and found["victim"]["cut"] == "encode"
+    assert {"value", "chance"} <= set(found["reidentification"]) and found["reidentification"]["chance"] == 0.25
+    assert found["queries"]["optimise"]["n_backward"] > 0
+    page = (out / "report.html").read_text()
+    assert "2,048 bytes" in page and "Pictures" in page
+
+
+def test_a_finished_run_taken_up_again_gives_the_same_numbers(run: Run) -> None:
+    settings = ("attacks=[decoder, gan]", "defences=[{kind: noise}, " + CEM % "gated" + "]")
+    first = run("audit feature", *settings)
+    before = section(first[2])
+    code, err, out = run("audit feature", *settings, more=("--resume",))
+    assert code == 0, err
+    after = section(out)
+    for each in (before, after):
+        del each["seconds"], each["cost"]["edge_milliseconds"]
+    assert after == before
+
+
+def test_weights_of_a_run_serve_another(run: Run) -> None:
+    first = run("audit feature")[2]
+    code, err, out = run("audit feature", f"split.weights={first}/networks/victim.safetensors", out="second")
+    assert code == 0, err
+    assert section(out)["accuracy"] == section(first)["accuracy"] and section(out)["leak"] == section(first)["leak"]
+    assert "victim" not in (out / "metrics.jsonl").read_text() if (out / "metrics.jsonl").exists() else True
+
+
+def test_every_defence_trains_and_is_attacked(run: Run) -> None:
+    kinds = {"noise": "", "dropout": "", "top-k": "", "nopeek": "", "adversarial": ", blocks: 0, first_steps: 1",
+             "patrol": ", at: 0.5", "vib": ""}
+    variants = ", ".join(f"{kind}: {{defences: [{{kind: {kind}{more}}}]}}" for kind, more in kinds.items())
+    code, err, out = run("audit feature", f"variants={{{variants}}}")
+    assert code == 0, err
+    table = section(out)["variants"]
+    assert [row["name"] for row in table] == ["as configured", *kinds]
+    assert [row["defences"] for row in table] == ["", *kinds]
+    assert "leak_reduction" not in table[0] and all(row["leak_reduction"] for row in table[1:])
+    assert section(out)["recommended"]["name"] in {row["name"] for row in table}
+
+
+def test_every_surrogate_defends(run: Run) -> None:
+    names = ("kmeans", "gmm", "slot", "gated")
+    variants = ", ".join(f"{name}: {{defences: [{{kind: noise}}, {CEM % name}]}}" for name in names)
+    code, err, out = run("defend feature", f"variants={{{variants}}}")
+    assert code == 0, err
+    table = section(out)["variants"]
+    assert [row["name"] for row in table] == ["undefended", "defended", *names]
+    assert [row["defences"] for row in table][2:] == [f"noise + cem({name})" for name in names]
+    assert (out / "images" / "pareto.png").stat().st_size > 0
+    for name in names:
+        log = (out / "variants" / name / "metrics.jsonl").read_text()
+        assert '"cem"' in log and '"intra_class_mse"' in log
+
+
+def test_cuts_are_compared(run: Run) -> None:
+    code, err, out = run("audit feature", "variants={shallow: {split.cut: pool1}, flat: {split.bottleneck: null}}")
+    assert code == 0, err
+    assert [(row["cut"], row["bytes"]) for row in section(out)["variants"]] == [
+        ("encode", 4 * 8 * 8 * 8), ("pool1", 4 * 8 * 16 * 16), ("encode", 4 * 128 * 8 * 8)]
+
+
+# ---- training ----
+
+
+def test_every_trained_parameter_gets_a_gradient_and_the_victim_is_frozen_after(tmp_path: Path) -> None:
+    sets = ["defences=[{kind: noise}, {kind: vib}, {kind: cem, warm_up: 0.0, surrogate: {kind: slot, mode: joint}}]",
+            "training.epochs=1"]
+    config = load_config(FeatureConfig, "tiny", None, sets, "audit feature", PRESETS)
+    images = load_images(config.data)[0]
+    victim, _ = make_victim(config, images.train)
+    before = {name: value.clone() for name, value in victim.named_parameters()}
+    train_split(victim, images.train, config.training, RunDir.open(tmp_path, {}), 0, "fp32")
+    stuck = [name for name, value in victim.named_parameters() if torch.equal(value, before[name])]
+    assert not [name for name in stuck if "bias" not in name], stuck
+    assert not victim.training and not any(p.requires_grad for p in victim.parameters())
+
+
+def test_a_penalty_of_weight_0_is_the_undefended_training_bit_for_bit(tmp_path: Path) -> None:
+    def trained(name: str, *sets: str) -> dict[str, torch.Tensor]:
+        config = load_config(FeatureConfig, "tiny", None, sets, "audit feature", PRESETS)
+        images = load_images(config.data)[0]
+        victim, _ = make_victim(config, images.train)
+        train_split(victim, images.train, config.training, RunDir.open(tmp_path / name, {}), 0, "fp32")
+        return {**{f"edge.{k}": v for k, v in victim.edge.state_dict().items()},
+                **{f"cloud.{k}": v for k, v in victim.cloud.state_dict().items()}}
+
+    plain = trained("plain")
+    for name, defence in {"cem": "{kind: cem, weight: 0.0, surrogate: {kind: gated}}", "nopeek":
+                          "{kind: nopeek, weight: 0.0}", "adversarial": "{kind: adversarial, weight: 0.0}"}.items():
+        other = trained(name, f"defences=[{defence}]")
+        assert all(torch.equal(value, other[key]) for key, value in plain.items()), name
+
+
+def test_batches_are_without_replacement_and_a_function_of_the_step() -> None:
+    epochs = Epochs(10, 3, 2, seed=1)
+    assert (epochs.length, epochs.steps) == (3, 6)
+    first = torch.cat([epochs.batch(step) for step in range(3)])
+    assert len(first.unique()) == 9
+    assert torch.equal(Epochs(10, 3, 2, seed=1).batch(4), epochs.batch(4))
+    assert not torch.equal(torch.cat([epochs.batch(step) for step in range(3, 6)]), first)
+
+
+def test_the_learning_rate_warms_up_and_drops_at_its_milestones() -> None:
+    config = TrainingConfig(milestones=[0.5, 0.75], gamma=0.2, warm_up=0.1)
+    factor = milestones(config, 100)
+    assert factor(0) == pytest.approx(0.1) and factor(9) == factor(49) == 1.0
+    assert factor(50) == pytest.approx(0.2) and factor(75) == pytest.approx(0.04)
+
+
+def test_nan_features_end_the_training_with_a_clear_failure(tmp_path: Path) -> None:
+    config = load_config(FeatureConfig, "tiny", None, ["training.epochs=20"], "audit feature", PRESETS)
+    images = load_images(config.data)[0]
+    victim, _ = make_victim(config, images.train)
+    with torch.no_grad():
+        next(victim.edge.parameters()).fill_(float("nan"))
+    with pytest.raises(RunFailed, match="non-finite loss"):
+        train_split(victim, images.train, config.training, RunDir.open(tmp_path, {}), 0, "fp32")
+
+
+def test_accuracy_is_measured_with_the_defences_on() -> None:
+    config = load_config(FeatureConfig, "tiny", None, ["defences=[{kind: noise, std: 1000.0}]"], "audit feature",
+                         PRESETS)
+    images = load_images(config.data)[0]
+    victim, _ = make_victim(config, images.train)
+    victim.freeze()
+    noisy = torch.stack([victim(images.test.floats(), torch.Generator().manual_seed(s)).argmax(1) for s in range(5)])
+    assert (noisy != noisy[0]).any()
+    assert torch.equal(accuracy_hits(victim, images.test, 1, "fp32"), accuracy_hits(victim, images.test, 1, "fp32"))
+
+
+# ---- comparison ----
+
+
+def point(name: str, accuracy: float, leak: float) -> Point:
+    return Point(name, Measured(accuracy), Measured(leak))
+
+
+def test_the_front_and_the_recommendation() -> None:
+    points = [point("plain", 0.90, 0.9), point("good", 0.895, 0.5), point("worse", 0.89, 0.6), point("far", 0.6, 0.1),
+              point("unknown", 0.99, 0.0)]
+    points[-1] = Point("unknown", Measured(), Measured(0.0))
+    assert [p.name for p in front(points)] == ["far", "good", "plain"]
+    assert [recommended(points, points[0], cost).name for cost in (0.0, 0.01, 0.5)] == [  # type: ignore[union-attr]
+        "plain", "good", "far"]
+    assert recommended(points, points[-1], 0.1) is None
+
+
+def test_a_difference_of_leaks_is_the_leak_of_the_difference(run: Run) -> None:
+    from latentprint.feature.audit import Audited
+    from latentprint.feature.evaluate import Judged
+
+    judged = Judged(load_images(FeatureConfig.model_validate(PRESETS["tiny"]).data)[0].test, torch.zeros(3, 32, 32),
+                    False, 1000, 0)
+    rng = np.random.default_rng(0)
+    floor, units = rng.uniform(1, 2, 40), np.arange(40)
+    errors = {name: floor * share for name, share in (("before", 0.25), ("after", 0.75))}
+    facts = {"victim": {"cut": "x"}, "defences": [], "accuracy": {"value": 0.5}, "best_attack": "decoder",
+             "cost": {"bytes_float32": 1}, "metrics": {}}
+    audits = {name: Audited(judged, e, floor, units, np.ones(9), "same",
+                            {**facts, "leak": {"value": 1 - e.sum() / floor.sum()}}) for name, e in errors.items()}
+    saved = leak_reduction(audits["before"], audits["after"])
+    assert saved is not None and saved["value"] == pytest.approx(0.5) and saved["low"] == pytest.approx(0.5)
+    assert rows(audits)[1]["accuracy_cost"]["value"] == 0.0
+    assert leak_reduction(audits["before"], audits["after"]._replace(digest="other")) is None
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(("settings", "fragments"), [
+    (("split.cut=poool1",), ("poool1", "pool1")),
+    (("split.model=builtin:vgg19",), ("vgg19", "builtin:vgg11")),
+    (("split.model=torchvision:resnet18",), ("split.cut", "name the last layer")),
+    (("defences=[{kind: noise, std: 0.0}, {kind: cem}]",), ("noise", "above 0")),
+    (("defences=[{kind: cem, surrogate: {kind: gmm}}]",), ("noise", "above 0")),
+    (("defences=[{kind: noise}, {kind: noise}]",), ("noise", "twice")),
+    (("training.batch=64",), ("training.batch", "32")),
+    (("data.test={kind: procedural, people: 3, photos: 4, image_seed: 1000, size: 32}",), ("the same classes",)),
+    (("data.test={kind: procedural, people: 4, photos: 4, image_seed: 1000, size: 48}",), ("one size",)),
+    (("variants={a: {defence: []}}",), ("variants.a", "defences")),
+    (("variants={undefended: {seed: 1}}",), ("variants",)),
+    (("attacks=[]",), ("attacks",)),
+])  # fmt: skip
+def test_bad_input_is_one_sentence_and_writes_nothing(run: Run, settings: tuple[str, ...],
+                                                      fragments: tuple[str, ...]) -> None:
+    code, err, out = run("defend feature" if "undefended" in settings[0] else "audit feature", *settings)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    for fragment in fragments:
+        assert fragment in err, err
+    assert not (out / "config.yaml").exists()
+
+
+def test_defend_without_a_defence_says_so(run: Run) -> None:
+    code, err, _ = run("defend feature", "defences=[]")
+    assert code == 2 and "audit feature" in err
+
+
+def test_unbounded_features_under_noise_are_warned_of(run: Run) -> None:
+    code, err, out = run("audit feature", "split.bounded=none", "defences=[{kind: noise}]")
+    assert code == 0, err
+    assert any("bounded" in each for each in json.loads((out / "report.json").read_text())["warnings"])
+
+
+def test_packaged_networks_that_are_missing_are_named(run: Run, tmp_path: Path) -> None:
+    assets = save_untrained(tmp_path / "assets")
+    (assets / "judge.safetensors").unlink()
+    code, err, _ = run("audit feature", f"assets={assets}")
+    assert code == 2 and "judge" in err
