@@ -267,3 +267,21 @@ def test_packaged_networks_that_are_missing_are_named(run: Run, tmp_path: Path) 
     (assets / "judge.safetensors").unlink()
     code, err, _ = run("audit feature", f"assets={assets}")
     assert code == 2 and "judge" in err
+
+
+def test_nobody_reads_parameters_better_than_certified(run: Run) -> None:
+    """On procedural faces, whose parameters have a known entropy."""
+    for std in (0.05, 1.0):
+        code, err, out = run("audit feature", f"defences=[{{kind: noise, std: {std}}}]", "attacked=null",
+                             "data.train={kind: procedural, people: 4, photos: 60, size: 32}",
+                             "data.test={kind: procedural, people: 4, photos: 30, image_seed: 1000, size: 32}",
+                             out=f"noise-{std:g}")
+        assert code == 0, err
+        found = section(out)["certificate"]
+        assert 0 < found["mse_floor"] <= min(found["readers"].values()) and found["mse_prior"] == pytest.approx(1 / 3)
+    assert found["mse_floor"] > 0.1 and not found["reason"]
+
+
+def test_without_noise_nothing_is_certified(run: Run) -> None:
+    found = section(run("audit feature")[2])["certificate"]
+    assert found["mse_floor"] == 0.0 and "no noise" in found["reason"]

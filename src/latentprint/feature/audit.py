@@ -28,6 +28,7 @@ from latentprint.feature.attacks.registry import ATTACKS
 from latentprint.feature.build import Images, load_images, make_victim
 from latentprint.feature.cost import bounded_output, edge_cost
 from latentprint.feature.evaluate import BEST, CEILING, FLOOR, HEADLINE, Judged, compared, rate
+from latentprint.feature.parameters import certified, read
 from latentprint.feature.pictures import draw_figures
 from latentprint.feature.presets import FeatureConfig
 from latentprint.feature.protocol import Roles, divide
@@ -96,6 +97,7 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
     judged = Judged(attacked, mean_image(known), config.people, config.resamples, config.seed)
     drawn, queries = draw(config, parts.victim, known, attacked, run)
     section, best = results(config, parts, judged, drawn, queries)
+    section |= certificate(config, parts, known, attacked)
     hits = accuracy_hits(parts.victim, parts.images.test, config.seed, config.precision)
     section |= accuracy_facts(config, parts, judged, hits)
     if is_main():
@@ -169,6 +171,16 @@ def results(config: FeatureConfig, parts: Parts, judged: Judged, drawn: Mapping[
         section["reidentification"] = identified(judged, drawn[best.name], best.reported_on, parts.images.train,
                                                  parts.judge)
     return section, best
+
+
+def certificate(config: FeatureConfig, parts: Parts, known: ImageSet, attacked: ImageSet) -> dict[str, Any]:
+    """The floor under everybody's error in pose, expression and light, and what readers reach; of procedural faces."""
+    found = certified(config.data.test, parts.victim, parts.images.train, parts.images.test, config.repeats,
+                      config.seed)
+    if found is None or known.attributes is None or attacked.attributes is None:
+        return {}
+    errors = read(parts.victim, known, attacked, intercepted(config, parts.victim, attacked), config.seed)
+    return {"certificate": {**found, "readers": dict(errors)}}
 
 
 def accuracy_facts(config: FeatureConfig, parts: Parts, judged: Judged, hits: Tensor) -> dict[str, Any]:
