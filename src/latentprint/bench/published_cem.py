@@ -39,10 +39,7 @@ def published_penalty(z: Tensor, y: Tensor, fit: Clusters, class_size: float, no
             if alpha >= 1:
                 alpha = torch.full_like(alpha, 0.99)
             variance = alpha * (own - fit.centroids[label, cluster]).square().mean() + (1 - alpha) * before
-            if log_entropy:
-                cost = torch.relu((variance + gamma).log() - threshold)
-            else:
-                cost = variance + 0.001
+            cost = torch.relu((variance + gamma).log() - threshold) if log_entropy else variance + 0.001
             if not torch.isnan(cost):
                 total = total + weight * cost
     return total / len(classes)

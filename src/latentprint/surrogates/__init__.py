@@ -1,7 +1,7 @@
 """Estimates of the class-conditional entropy of features that an encoder can be trained to lower, relative to noise."""
 
 from latentprint.surrogates.base import Penalty, Surrogate
-from latentprint.surrogates.gated import Gates, GatedSurrogate
+from latentprint.surrogates.gated import GatedSurrogate, Gates
 from latentprint.surrogates.gmm import GMMSurrogate
 from latentprint.surrogates.kmeans import KMeansSurrogate
 from latentprint.surrogates.learned import Learned

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from latentprint.surrogates.groups import Classmates, related
 
-
 #: Batches between two steps of the memory, and samples of a class that it remembers.
 FLUSH_EVERY, MEMORY = 16, 64
 

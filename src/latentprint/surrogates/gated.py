@@ -86,7 +86,7 @@ class GatedSurrogate(Learned):
     def __init__(self, feature_shape: Sequence[int], n_classes: int, noise_std: float, *, gates: Gates | None = None,
                  hidden: int = 64, threshold: Threshold | None = None, hinge: Hinge | None = None,
                  mode: Mode = "density", tokens: Tokens = "sample", width: int = WIDTH,
-                 normalise: Normalise = "attention", lr: float = 1e-4, learn_every: int = 8) -> None:
+                 normalise: Normalise = "attention", lr: float = 1e-4, learn_every: int = 16) -> None:
         super().__init__(feature_shape, n_classes, noise_std, mode=mode, tokens=tokens, width=width,
                          normalise=normalise, lr=lr, learn_every=learn_every)
         self.gates, self.threshold = gates or Gates(), threshold or Threshold(tau=0.1, gamma=1e-6)

@@ -46,7 +46,7 @@ class Learned(Surrogate):
 
     def __init__(self, feature_shape: Sequence[int], n_classes: int, noise_std: float, *, mode: Mode = "density",
                  tokens: Tokens = "sample", width: int = WIDTH, normalise: Normalise = "attention",
-                 lr: float = 1e-4, learn_every: int = 8) -> None:
+                 lr: float = 1e-4, learn_every: int = 16) -> None:
         super().__init__(feature_shape, n_classes, noise_std)
         if tokens == "spatial" and len(feature_shape) != 3:
             raise ValueError(f"spatial tokens want features (C, H, W), got {tuple(feature_shape)}")
