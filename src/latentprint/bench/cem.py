@@ -112,7 +112,7 @@ def _extra_operations(step: Callable[[], None], undefended: Callable[[], None]) 
 def _operations(trainer: Trainer, surrogate: Surrogate) -> tuple[float, float]:
     """Of the surrogate's part of a step, on average: some of it comes once in a while."""
     z = torch.rand(trainer.shape.batch, *trainer.shape.feature_shape, device=trainer.device)
-    counted = count(lambda: [trainer.penalty(surrogate, z.requires_grad_()).backward()  # type: ignore[func-returns-value]
+    counted = count(lambda: [trainer.penalty(surrogate, z.requires_grad_()).backward()
                              for _ in range(COUNTED_STEPS)])
     return counted.computing.total() / COUNTED_STEPS, counted.views.total() / COUNTED_STEPS
 
@@ -123,12 +123,13 @@ class Trainer:
     def __init__(self, shape: Shape, device: torch.device, precision: Precision) -> None:
         torch.manual_seed(0)
         self.shape, self.device, self.precision = shape, device, precision
-        edge, cloud = _network(shape.n_classes, shape.size)
+        edge, cloud = (part.to(device) for part in _network(shape.n_classes, shape.size))
         images = torch.rand(shape.batch, 3, shape.size, shape.size, device=device)
         if precision == "bf16":
-            edge, cloud = lay_out(edge, device), lay_out(cloud, device)
+            lay_out(edge, device)
+            lay_out(cloud, device)
             images = images.contiguous(memory_format=torch.channels_last)
-        self.edge, self.cloud, self.images = edge.to(device), cloud.to(device), images
+        self.edge, self.cloud, self.images = edge, cloud, images
         self.labels = torch.randint(shape.n_classes, (shape.batch,), device=device)
         self.parameters = [*self.edge.parameters(), *self.cloud.parameters()]
         self.optimizer = torch.optim.SGD(self.parameters, 1e-3, momentum=0.9, weight_decay=5e-4)

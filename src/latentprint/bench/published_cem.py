@@ -54,10 +54,10 @@ def two_passes(penalty: Tensor, task: Callable[[], Tensor], encoder: Sequence[Te
         encoder, others: parameters; their ``grad`` is what comes out.
         weight: lambda times the learning rate's scale.
     """
-    penalty.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    penalty.backward(retain_graph=True)
     saved = [p.grad.clone() for p in encoder if p.grad is not None]
     for p in (*encoder, *others):
         p.grad = None
-    task().backward()  # type: ignore[no-untyped-call]
+    task().backward()
     for p, gradient in zip(encoder, saved, strict=True):
         p.grad = gradient * weight if p.grad is None else p.grad + weight * gradient

@@ -129,10 +129,10 @@ class GatedSurrogate(Learned):
     @torch.no_grad()
     def _class_weights(self, mates: Classmates) -> tuple[Tensor, Tensor]:
         """Of each sample's class: weight in the loss over how many samples carry it, and gate; both ``(B,)``."""
-        g, n = self.gates, len(mates.count)
-        share = mates.count / n
+        g, n = self.gates, len(mates.size)
+        share = mates.size / n
         gate = (g.class_gate_a * (share - g.class_gate_b)).sigmoid()
-        power = share**g.slot_power / mates.count * (mates.count > 1)
+        power = share**g.slot_power / mates.size * (mates.size > 1)
         return power * gate * (g.attention_loss_scale / power.sum().clamp_min(1e-12)), gate
 
     def _score(self, tokens: Tensor, y: Tensor, mates: Classmates) -> Measured:

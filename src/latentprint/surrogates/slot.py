@@ -114,7 +114,8 @@ class GatedCrossAttention(nn.Module):
     def forward(self, x: Tensor, slots: Tensor) -> Tensor:
         """Tokens ``(B, T, W)`` enhanced by slots ``(B, S, W)``."""
         key, value = self.key_value(_normed(slots)).chunk(2, 2)
-        seen = F.scaled_dot_product_attention(*map(self._heads, (self.query(_normed(x)), key, value)))
+        query = self._heads(self.query(_normed(x)))
+        seen = F.scaled_dot_product_attention(query, self._heads(key), self._heads(value))
         attend, feed = self.alpha.tanh().unbind()
         x = x + attend * self.project(seen.transpose(1, 2).flatten(2))
         return x + feed * self.feed_forward(_normed(x))
@@ -177,7 +178,7 @@ class SlotSurrogate(Learned):
         limit = self.threshold.log_variance(self.noise_std, progress)
         cost = self.hinge((variance + self.threshold.gamma).log() - limit).mean(1)
         with torch.no_grad():
-            paired = (mates.count > 1).float()
+            paired = (mates.size > 1).float()
             weight = paired / paired.sum().clamp_min(1)
             gates = self.cross_attention.alpha.tanh()
         return Measured(torch.dot(cost, weight), cost.detach(), {**_look(found, mates), "gates": gates})
@@ -211,7 +212,7 @@ def _pool(tokens: Tensor, found: Attended, mates: Classmates, shift: Tensor) -> 
 def _unbiased_variance(x: Tensor, mates: Classmates) -> Tensor:
     """Of each dimension of ``(B, D)`` over each one's class, ``(B, D)``; 0 where one is alone."""
     squares = (x - mates.share @ x).square()
-    return mates.same @ squares / (mates.count - 1).clamp_min(1)[:, None]
+    return mates.same @ squares / (mates.size - 1).clamp_min(1)[:, None]
 
 
 @torch.no_grad()
