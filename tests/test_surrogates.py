@@ -505,6 +505,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
             surrogate(*wrong)
     with pytest.raises(ValueError, match="spatial tokens"):
         SlotSurrogate((8,), 3, STD, tokens="spatial")
+    with pytest.raises(UserError, match="normalise"):
+        GatedSurrogate((8,), 3, STD, normalise="features")
     with pytest.raises(ValueError, match="expected features"):
         GMMSurrogate((8, 2), 3, STD)
 
