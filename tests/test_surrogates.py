@@ -721,6 +721,17 @@ def test_the_density_of_one_gaussian_comes_close_to_its_entropy() -> None:
     assert exact - 3 * error < float(scores.mean()) < exact + 0.1
 
 
+@pytest.mark.parametrize("cls", LEARNED)
+def test_no_variance_is_below_the_noises(cls: Any) -> None:
+    s = cls((4,), 2, STD)
+    s.density.log_variance.fill_(-60)  # as low as it can be learned to be
+    z, y = torch.ones(12, 4), torch.arange(12) % 2  # and all features alike
+    for _ in range(17):
+        s.observe(z, y)
+    loss = torch.stack([s(z, y).loss for _ in range(50)]).mean()
+    assert abs(float(loss)) < 0.5  # an exact density of what is sent scores 0; a narrower one is far above
+
+
 def test_the_memory_never_holds_what_is_scored() -> None:
     s = GatedSurrogate((2,), 2, STD)
     z, y = torch.ones(4, 2), torch.tensor([0, 0, 0, 0])

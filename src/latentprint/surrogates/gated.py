@@ -1,6 +1,6 @@
 """Gated attention pooling of each class: one weighted mean and variance, and gates for what counts.
 
-Source: the notes on gated attention, section 2, which build on gated attention pooling (Ilse et al. 2018,
+Source: the notes on gated attention (seed 004, section 2), which build on gated attention pooling (Ilse et al. 2018,
 arXiv:1802.04712, equation 9).
 """
 
@@ -80,7 +80,7 @@ class GatedSurrogate(Learned):
         threshold, hinge: not in ``density`` mode. The hinge is the notes' softplus unless given.
         mode, tokens, width, normalise, lr, learn_every: see `Learned`.
 
-    Source: the notes on gated attention, section 2.3; ``density`` mode is ours.
+    Source: the notes on gated attention (seed 004, section 2.3); ``density`` mode is ours.
     """
 
     def __init__(self, feature_shape: Sequence[int], n_classes: int, noise_std: float, *, gates: Gates | None = None,

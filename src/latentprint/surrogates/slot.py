@@ -1,6 +1,6 @@
 """Slot attention within each class: a few slots compete for the samples of a class and stand for its modes.
 
-Source: the notes on slots, which build on slot attention (Locatello et al. 2020, arXiv:2006.15055) and on
+Source: the notes on slots (seed 003), which build on slot attention (Locatello et al. 2020, arXiv:2006.15055) and on
 gated cross attention (Flamingo, Alayrac et al. 2022, arXiv:2204.14198, section 2.2).
 """
 
@@ -137,7 +137,7 @@ class SlotSurrogate(Learned):
         threshold, hinge: not in ``density`` mode, which compares with the noise itself.
         mode, tokens, width, normalise, lr, learn_every: see `Learned`.
 
-    Source: the notes on slots; ``density`` mode is ours.
+    Source: the notes on slots (seed 003); ``density`` mode is ours.
     """
 
     def __init__(self, feature_shape: Sequence[int], n_classes: int, noise_std: float, *, slots: int = 8,
