@@ -24,7 +24,6 @@ from latentprint.engine.device import Precision, autocast, lay_out, pick_device,
 from latentprint.surrogates import GatedSurrogate, GMMSurrogate, KMeansSurrogate, SlotSurrogate, Surrogate
 from latentprint.surrogates.bank import by_class
 from latentprint.surrogates.clustering import kmeans
-from latentprint.surrogates.learned import Learned
 
 NOISE_STD, WEIGHT, REPEATS = 0.025, 16.0, 5
 #: Steps over which operations that come once in a while are averaged.
@@ -191,16 +190,19 @@ class Trainer:
         data = by_class(torch.rand(len(y), math.prod(s.feature_shape), device=self.device), y, s.n_classes)
         return steps * one + _timed(lambda: kmeans(data, data.features[:, :5]))
 
+    @torch.no_grad()
     def prepare(self, surrogate: Surrogate) -> None:
-        """Fill what the surrogate keeps with features of every class, and fit it."""
-        features = self.shape.feature_shape
-        if isinstance(surrogate, Learned):
+        """Fill what the surrogate keeps with features like the batch's, and fit it: a batch then meets all clusters."""
+        if not surrogate.refreshes:
             return
-        y = torch.arange(max(10_000, 64 * self.shape.n_classes), device=self.device) % self.shape.n_classes
-        centres = torch.rand(self.shape.n_classes, *features, device=self.device)
-        surrogate.observe(centres[y] + 0.1 * torch.randn(len(y), *features, device=self.device), y)
-        surrogate.refresh()
-        surrogate.observe(centres[y] + 0.1 * torch.randn(len(y), *features, device=self.device), y)
+        z = self.edge(self.images.float()).float()
+        n = max(10_000, 64 * self.shape.n_classes)
+        for _ in range(2):  # the second is there for a refresh to be timed
+            near = z[torch.randint(len(z), (n,), device=self.device)]
+            surrogate.observe(near + 0.1 * z.std() * torch.randn_like(near),
+                              torch.arange(n, device=self.device) % self.shape.n_classes)
+            if not surrogate.get_buffer("fitted").any():
+                surrogate.refresh()
 
     def static_bytes(self) -> int:
         """Of weights, what the optimiser keeps of them, and the batch."""
