@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from latentprint.bench.cem import cem
 from latentprint.bench.label_step import label_step
 
-BENCHES: dict[str, Callable[[], list[dict[str, Any]]]] = {"label-step": label_step}
+BENCHES: dict[str, Callable[[], list[dict[str, Any]]]] = {"label-step": label_step, "cem": cem}

@@ -39,10 +39,7 @@ def published_penalty(z: Tensor, y: Tensor, fit: Clusters, class_size: float, no
             if alpha >= 1:
                 alpha = torch.full_like(alpha, 0.99)
             variance = alpha * (own - fit.centroids[label, cluster]).square().mean() + (1 - alpha) * before
-            if log_entropy:
-                cost = torch.relu((variance + gamma).log() - threshold)
-            else:
-                cost = variance + 0.001
+            cost = torch.relu((variance + gamma).log() - threshold) if log_entropy else variance + 0.001
             if not torch.isnan(cost):
                 total = total + weight * cost
     return total / len(classes)
@@ -57,10 +54,10 @@ def two_passes(penalty: Tensor, task: Callable[[], Tensor], encoder: Sequence[Te
         encoder, others: parameters; their ``grad`` is what comes out.
         weight: lambda times the learning rate's scale.
     """
-    penalty.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    penalty.backward(retain_graph=True)
     saved = [p.grad.clone() for p in encoder if p.grad is not None]
     for p in (*encoder, *others):
         p.grad = None
-    task().backward()  # type: ignore[no-untyped-call]
+    task().backward()
     for p, gradient in zip(encoder, saved, strict=True):
         p.grad = gradient * weight if p.grad is None else p.grad + weight * gradient

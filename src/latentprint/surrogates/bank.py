@@ -52,15 +52,17 @@ class FeatureBank(nn.Module):
     @torch.no_grad()
     def flush(self) -> None:
         """Write what waits."""
-        if self.waiting:
-            z, y = (torch.cat(parts)[-len(self.labels):] for parts in zip(*self.waiting, strict=True))
-            start = self.added % len(self.labels)
-            first = min(len(y), len(self.labels) - start)
-            for held, fresh in ((self.features, z), (self.labels, y)):
-                held[start : start + first] = fresh[:first]
-                held[: len(y) - first] = fresh[first:]
-            self.added += len(y)
-            self.waiting.clear()
+        if not self.waiting:
+            return
+        z, y = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
+        self.waiting.clear()
+        self.added += len(y)
+        kept = min(len(y), len(self.labels))
+        start = (self.added - kept) % len(self.labels)
+        first = min(kept, len(self.labels) - start)
+        for held, fresh in ((self.features, z[-kept:]), (self.labels, y[-kept:])):
+            held[start : start + first] = fresh[:first]
+            held[: kept - first] = fresh[first:]
 
     def contents(self) -> tuple[Tensor, Tensor]:
         """Features ``(N, D)`` and labels ``(N,)`` that are held."""

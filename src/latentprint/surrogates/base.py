@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,6 @@ class Surrogate(nn.Module, ABC):
         self.feature_shape, self.n_classes, self.noise_std = tuple(feature_shape), n_classes, noise_std
         self.dim = math.prod(feature_shape)
 
-    @final
     def forward(self, z: Tensor, y: Tensor, progress: float = 1.0) -> Penalty:
         """The penalty of a batch, computed in fp32 whatever the precision around it.
 
@@ -115,5 +114,5 @@ def _spread(z: Tensor, mates: Classmates) -> tuple[Tensor, Tensor]:
 
     Both float32 scalars.
     """
-    alone = (mates.count == 1).sum(dtype=torch.float32)
+    alone = (mates.size == 1).sum(dtype=torch.float32)
     return alone, F.mse_loss(z, mates.share @ z) / torch.rsub(alone, 1, alpha=1 / len(z))

@@ -67,7 +67,7 @@ def kmeans(data: ByClass, start: Tensor, iterations: int = 50) -> Clusters:
         if before is not None and torch.equal(nearest, before):
             break
         before = nearest
-        member = _one_hot(nearest, centroids.shape[1], data.there)
+        member = _one_hot(nearest, centroids.shape[1], data.there).to(x)
         count = member.sum(1)[..., None]
         centroids = torch.where(count > 0, member.mT @ x / count.clamp_min(1), centroids)
     return _describe(x, centroids, data.there, shift)
@@ -75,7 +75,7 @@ def kmeans(data: ByClass, start: Tensor, iterations: int = 50) -> Clusters:
 
 def _describe(x: Tensor, centroids: Tensor, there: Tensor, shift: Tensor) -> Clusters:
     squares, nearest = (_to_centroids(x, centroids) + x.square().sum(2, keepdim=True)).clamp_min(0).min(2)
-    member = _one_hot(nearest, centroids.shape[1], there)
+    member = _one_hot(nearest, centroids.shape[1], there).to(x)
     count = member.sum(1)
     variance = (member * squares[..., None]).sum(1) / (count.clamp_min(1) * x.shape[2])
     return Clusters(centroids + shift, variance, count / there.sum(1, keepdim=True).clamp_min(1))
@@ -129,7 +129,7 @@ def mixture_of(data: ByClass, clusters: Clusters, floor: float = 1e-6) -> Mixtur
     shift = _mean(data)
     x = (data.features - shift) * data.there[..., None]
     nearest = _to_centroids(x, clusters.centroids - shift).argmin(2)
-    mixture = maximise(x, _one_hot(nearest, clusters.weight.shape[1], data.there), floor)
+    mixture = maximise(x, _one_hot(nearest, clusters.weight.shape[1], data.there).to(x), floor)
     return mixture._replace(mean=mixture.mean + shift)
 
 
@@ -139,7 +139,7 @@ def _to_centroids(x: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _one_hot(nearest: Tensor, k: int, there: Tensor) -> Tensor:
-    return ((nearest[..., None] == torch.arange(k, device=nearest.device)) & there[..., None]).float()
+    return ((nearest[..., None] == torch.arange(k, device=nearest.device)) & there[..., None])
 
 
 def _mean(data: ByClass) -> Tensor:

@@ -80,13 +80,13 @@ class GatedSurrogate(Learned):
         threshold, hinge: not in ``density`` mode. The hinge is the notes' softplus unless given.
         mode, tokens, width, normalise, lr, learn_every: see `Learned`.
 
-    Source: the notes on gated attention, seed 004, section 2.3; ``density`` mode is ours.
+    Source: the notes on gated attention (seed 004, section 2.3); ``density`` mode is ours.
     """
 
     def __init__(self, feature_shape: Sequence[int], n_classes: int, noise_std: float, *, gates: Gates | None = None,
                  hidden: int = 64, threshold: Threshold | None = None, hinge: Hinge | None = None,
                  mode: Mode = "density", tokens: Tokens = "sample", width: int = WIDTH,
-                 normalise: Normalise = "attention", lr: float = 1e-4, learn_every: int = 8) -> None:
+                 normalise: Normalise = "attention", lr: float = 1e-4, learn_every: int = 16) -> None:
         super().__init__(feature_shape, n_classes, noise_std, mode=mode, tokens=tokens, width=width,
                          normalise=normalise, lr=lr, learn_every=learn_every)
         self.gates, self.threshold = gates or Gates(), threshold or Threshold(tau=0.1, gamma=1e-6)
@@ -129,10 +129,10 @@ class GatedSurrogate(Learned):
     @torch.no_grad()
     def _class_weights(self, mates: Classmates) -> tuple[Tensor, Tensor]:
         """Of each sample's class: weight in the loss over how many samples carry it, and gate; both ``(B,)``."""
-        g, n = self.gates, len(mates.count)
-        share = mates.count / n
+        g, n = self.gates, len(mates.size)
+        share = mates.size / n
         gate = (g.class_gate_a * (share - g.class_gate_b)).sigmoid()
-        power = share**g.slot_power / mates.count * (mates.count > 1)
+        power = share**g.slot_power / mates.size * (mates.size > 1)
         return power * gate * (g.attention_loss_scale / power.sum().clamp_min(1e-12)), gate
 
     def _score(self, tokens: Tensor, y: Tensor, mates: Classmates) -> Measured:

@@ -27,8 +27,8 @@ class GMMSurrogate(Refitted):
 
     Every sample counts for each component of its class in proportion to the component's posterior, which carries no
     gradient. ``v_j`` mixes the spread around the component's mean in this batch, through which the gradient flows,
-    with the last fit's, as in k-means (`latentprint.surrogates.refitted.alpha`). Components that nobody in the batch belongs to keep the last fit's:
-    the value is that of whole classes, while the gradient is the batch's.
+    with the last fit's, as `latentprint.surrogates.refitted.alpha` says. Components that nobody in the batch belongs to
+    keep the last fit's: the value is that of whole classes, while the gradient is the batch's.
 
     Args:
         components: K of each class (the paper: 3).

@@ -1,7 +1,7 @@
 """Samples of a batch by class, for sums over classes without a loop and without asking the device how many there are.
 
 Whatever belongs to a class is written once for each of its samples, in a batch of B rows; a sum over classes is then a
-sum over rows weighted by one over the class's count. Shapes depend on B alone, so nothing waits for the device, and a
+sum over rows weighted by one over the class's size. Shapes depend on B alone, so nothing waits for the device, and a
 sum over a class is a matrix product: deterministic, unlike atomic additions, and with a cheap gradient.
 """
 
@@ -18,18 +18,18 @@ class Classmates(NamedTuple):
 
     Attributes:
         same: ``(B, B)`` float32, 1 where two samples share a class; symmetric, 1 on the diagonal.
-        count: ``(B,)`` float32, samples in each one's class, itself included.
-        share: ``same / count``: times ``(B, D)`` it gives each sample its class's mean.
+        size: ``(B,)`` float32, samples in each one's class, itself included.
+        share: ``same / size``: times ``(B, D)`` it gives each sample its class's mean.
     """
 
     same: Tensor
-    count: Tensor
+    size: Tensor
     share: Tensor
 
     @property
     def each_class_once(self) -> Tensor:
         """``(B,)``, which sum to 1 over every class."""
-        return self.count.reciprocal()
+        return self.size.reciprocal()
 
 
 @torch.no_grad()
@@ -40,8 +40,8 @@ def classmates(y: Tensor) -> Classmates:
 
 def related(same: Tensor) -> Classmates:
     """From who belongs together, ``(B, B)`` float32."""
-    count = same.sum(1)
-    return Classmates(same, count, same / count)
+    size = same.sum(1)
+    return Classmates(same, size, same / size)
 
 
 def dense_rank(y: Tensor) -> tuple[Tensor, Tensor]:

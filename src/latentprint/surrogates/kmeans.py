@@ -38,7 +38,7 @@ class KMeansSurrogate(Refitted):
 
     A class that was never fitted, and a cluster that was empty, cost nothing. Before the first `refresh` the loss is 0.
 
-    Source: anchors of the published code, its clustering and its ``rob_loss``.
+    Source: the published code, its clustering and its ``rob_loss``.
     """
 
     centroids: Tensor

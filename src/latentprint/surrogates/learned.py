@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentprint.errors import UserError
 from latentprint.surrogates.base import Surrogate
 
 Mode = Literal["frozen", "joint", "own", "density"]
@@ -41,15 +42,18 @@ class Learned(Surrogate):
         lr: of the own Adam. learn_every: it takes a step once in so many calls of `learn`.
 
     Raises:
+        UserError: a density of layer-normalised features, which are not what is sent.
         ValueError: spatial tokens of features that have no positions.
     """
 
     def __init__(self, feature_shape: Sequence[int], n_classes: int, noise_std: float, *, mode: Mode = "density",
                  tokens: Tokens = "sample", width: int = WIDTH, normalise: Normalise = "attention",
-                 lr: float = 1e-4, learn_every: int = 8) -> None:
+                 lr: float = 1e-4, learn_every: int = 16) -> None:
         super().__init__(feature_shape, n_classes, noise_std)
         if tokens == "spatial" and len(feature_shape) != 3:
             raise ValueError(f"spatial tokens want features (C, H, W), got {tuple(feature_shape)}")
+        if mode == "density" and normalise == "features":
+            raise UserError("normalise: a 'density' is one of what is sent; expected 'attention', got 'features'")
         self.mode, self.normalise, self.lr, self.learn_every, self.calls = mode, normalise, lr, learn_every, 0
         self.channels = feature_shape[0] if tokens == "spatial" else self.dim
         self.positions = self.dim // self.channels
@@ -82,12 +86,15 @@ class Learned(Surrogate):
         return [{"params": list(self.parameters())}] if self.mode == "joint" else []
 
     def learn(self, z: Tensor, y: Tensor) -> None:
-        """At every ``learn_every``-th call, a step of the own optimiser on clean features ``(B, *feature_shape)``."""
+        """At every ``learn_every``-th call, a step of the own optimiser on clean features ``(B, *feature_shape)``.
+
+        Outside of it the parameters are constants, so the network's backward pass leaves them no gradient.
+        """
         if self.own is None:
             return
         self.calls += 1
         if self.calls % self.learn_every == 0:
-            self.requires_grad_(True)
+            self.requires_grad_(True).zero_grad(set_to_none=True)
             with torch.enable_grad():
                 self(z.detach(), y).loss.backward()
             self.own.step()
