@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentprint.bench.counting import bytes_of, count, peak_bytes
 from latentprint.bench.published_cem import published_penalty, two_passes
 from latentprint.engine.device import Precision, autocast, lay_out, pick_device, resolve_precision
+from latentprint.feature.split import split
+from latentprint.models.split_networks import DEFAULT_CUT, vgg11
 from latentprint.surrogates import GatedSurrogate, GMMSurrogate, KMeansSurrogate, SlotSurrogate, Surrogate
 from latentprint.surrogates.bank import by_class
 from latentprint.surrogates.clustering import kmeans
@@ -124,7 +126,9 @@ class Trainer:
     def __init__(self, shape: Shape, device: torch.device, precision: Precision) -> None:
         torch.manual_seed(0)
         self.shape, self.device, self.precision = shape, device, precision
-        edge, cloud = (part.to(device) for part in _network(shape.n_classes, shape.size))
+        parts = split(vgg11(shape.n_classes, image_size=shape.size), DEFAULT_CUT,
+                      torch.zeros(2, 3, shape.size, shape.size))
+        edge, cloud = parts.edge.to(device), parts.cloud.to(device)
         images = torch.rand(shape.batch, 3, shape.size, shape.size, device=device)
         if precision == "bf16":
             lay_out(edge, device)
@@ -208,21 +212,6 @@ class Trainer:
         """Of weights, what the optimiser keeps of them, and the batch."""
         kept = [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
         return bytes_of([*self.parameters, *kept, self.images])
-
-
-def _network(n_classes: int, size: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Edge and cloud of the published VGG11: 8 channels at a quarter of the side between them, bounded by a sigmoid."""
-
-    def block(n_in: int, n_out: int) -> list[nn.Module]:
-        return [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
-
-    edge = nn.Sequential(*block(3, 64), nn.MaxPool2d(2), *block(64, 128), nn.MaxPool2d(2),
-                         nn.Conv2d(128, 8, 3, padding=1), nn.Sigmoid())
-    cloud = nn.Sequential(nn.Conv2d(8, 128, 3, padding=1), *block(128, 256), *block(256, 256), nn.MaxPool2d(2),
-                          *block(256, 512), *block(512, 512), nn.MaxPool2d(2), *block(512, 512), *block(512, 512),
-                          nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(512 * (size // 32) ** 2, 512),
-                          nn.ReLU(), nn.Dropout(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, n_classes))
-    return edge, cloud
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -107,7 +107,8 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
         before_verdict(audited(judged, drawn[best.name], best, hits, section))
     section["verdict"] = verdict(section)
     section["seconds"] = time.perf_counter() - began
-    run.describe(end=now(), peak_memory_gib=peak_memory(device), hashes={"victim": checks.weights_hash(parts.victim)})
+    run.describe(end=now(), peak_memory_gib=peak_memory(device),
+                 hashes={"victim": checks.weights_hash(parts.victim.networks)})
     report = {"schema": 1, "channels": {"feature": section}, "manifest": run.facts,
               "warnings": list(dict.fromkeys(parts.warnings + flags(parts, judged)))}
     run.write_json("report.json", report)
@@ -154,7 +155,7 @@ def train(config: FeatureConfig, parts: Parts, run: RunDir, device: torch.device
     if config.split.weights is None:
         train_split(parts.victim, parts.images.train, config.training, run, config.seed, config.precision,
                     config.save_every)
-        run.save_weights("victim", parts.victim)
+        run.save_weights("victim", parts.victim.networks)
     parts.victim.freeze()
 
 

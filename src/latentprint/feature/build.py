@@ -116,7 +116,7 @@ def fill(victim: SplitVictim, config: FeatureConfig) -> None:
     """
     assert config.split.weights is not None
     try:
-        victim.load_state_dict(load_state(config.split.weights))
+        victim.networks.load_state_dict(load_state(config.split.weights))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(f"split.weights: {config.split.weights} does not fit this network and its defences: "

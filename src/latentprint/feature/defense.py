@@ -89,5 +89,9 @@ class FeatureDefense(nn.Module):
         """What a checkpoint must hold besides the defence's own parameters and buffers: optimisers."""
         return {}
 
+    def deployed(self) -> nn.Module | None:
+        """What runs on the device because of this defence, beside the edge network; None: nothing with weights."""
+        return None
+
     def after_epoch(self, epoch: int, edge: nn.Module) -> None:
         """Between epochs: refit, prune. ``epoch`` counts from 0; ``edge`` is the network under training."""

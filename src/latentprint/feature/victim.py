@@ -70,6 +70,13 @@ class SplitVictim(nn.Module):
         """Logits ``(B, C)`` by way of what is sent, uncounted."""
         return self.cloud(self.sent(self.features(x), rng))
 
+    @property
+    def networks(self) -> nn.ModuleDict:
+        """What is deployed: edge, cloud, and what defences run on the device, not what they train with."""
+        own = {f"defence-{i}": d.deployed() for i, d in enumerate(self.defences)}
+        kept = {name: module for name, module in own.items() if module is not None}
+        return nn.ModuleDict({"edge": self.edge, "cloud": self.cloud, **kept})
+
     def freeze(self) -> Self:
         """Eval mode and no gradient for the weights, as attacks want it."""
         return self.requires_grad_(False).eval()

@@ -12,6 +12,9 @@ from latentprint.feature.defense import FeatureDefense, Step, shape_of
 from latentprint.feature.protection import CEMConfig
 from latentprint.surrogates import Learned, Surrogate, learning_rate_scale
 
+#: Steps between those whose diagnostics are averaged; the training loop logs no more of them.
+LOGGED = 10
+
 
 class CEM(FeatureDefense):
     """Adds ``lambda s(lr) surrogate(z, y)``, taken of the features before any noise.
@@ -43,8 +46,9 @@ class CEM(FeatureDefense):
         if not self.acts(step):
             return None
         found = self.surrogate(step.features, step.labels, step.progress)
-        values = {f"cem_{name}": value.float().nanmean() for name, value in found.diagnostics.items()}
-        values |= {"cem": found.loss.detach(), "intra_class_mse": found.intra_class_mse}
+        values = {"cem": found.loss.detach(), "intra_class_mse": found.intra_class_mse}
+        if (step.number + 1) % LOGGED == 0:
+            values |= {f"cem_{name}": value.float().nanmean() for name, value in found.diagnostics.items()}
         scale = learning_rate_scale(step.lr) if self.config.lr_scaled else 1.0
         return self.config.weight * scale * found.loss, values
 

@@ -54,5 +54,8 @@ class VIB(FeatureDefense):
         divergence = 0.5 * (mean.square() + std.square() - 1 - 2 * std.clamp_min(1e-6).log()).mean()
         return self.config.weight * divergence, {"vib": divergence.detach(), "vib_std": std.detach().mean()}
 
+    def deployed(self) -> nn.Module | None:
+        return self.head
+
     def joint_parameters(self) -> Sequence[Mapping[str, Any]]:
         return [{"params": list(self.head.parameters())}]
