@@ -265,3 +265,27 @@ def test_the_report_package_leaves_pyplot_alone() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             assert not any("pyplot" in name for name in [*names, module]), file.name
+
+
+def test_defence_curves_show_what_defences_logged_alone(tmp_path: Path, drawn: list[Figure]) -> None:
+    logged = [{"phase": "victim", "step": step, "loss": 1.0, "accuracy": 0.5, "cem": 3.0 - step / 10,
+               **({"cem_gates": 0.1} if step % 2 else {})} for step in range(10)]
+    assert figures.defence_curves(logged, tmp_path / "defence.png")
+    axes = drawn[0].axes
+    assert [axis.get_title("left") or axis.get_title() for axis in axes] == ["cem", "cem gates"]
+    assert axes[0].lines[0].get_ydata().tolist() == [3.0 - step / 10 for step in range(10)]  # type: ignore[union-attr]
+    assert len(axes[1].lines[0].get_xdata()) == 5  # type: ignore[arg-type]
+    assert not figures.defence_curves(rows(), tmp_path / "nothing.png")
+    assert not (tmp_path / "nothing.png").exists()
+
+
+def test_a_picture_table_has_a_row_a_thing_and_a_column_a_version(tmp_path: Path) -> None:
+    shades = {name: np.full((3, 8, 8, 3), shade, np.uint8) for name, shade in (("real", 40), ("made", 200))}
+    sheets.picture_table(shades, tmp_path / "table.png", {"made": ["1 dB", "2 dB", "3 dB"]})
+    picture = np.asarray(Image.open(tmp_path / "table.png").convert("RGB"))
+    for shade in (40, 200):
+        assert (picture == shade).all(2).sum() >= 3 * 96 * 96
+    with pytest.raises(ValueError, match="at least one column"):
+        sheets.picture_table({}, tmp_path / "no.png")
+    with pytest.raises(ValueError, match="caption for each of the 3"):
+        sheets.picture_table(shades, tmp_path / "no.png", {"made": ["1 dB"]})

@@ -709,3 +709,26 @@ def test_a_browser_shows_the_page_without_trouble(run: Path, tmp_path: Path) -> 
         "rising": ["Ann", EVIL, "Cy"],
         "named": [EVIL, "Ann", "Cy"],
     }
+
+
+def test_victims_of_a_comparison_and_their_cost(run: Path) -> None:
+    share = {"value": 0.9, "low": 0.88, "high": 0.92}
+    report = full_report()
+    report["channels"] = {"feature": {
+        "headline": "variance_recovered", "leak": {"value": 0.4, "low": 0.3, "high": 0.5}, "attack": {"value": 0.4},
+        "floor": {"value": 0.0}, "ceiling": {"value": 1.0},
+        "cost": {"bytes_float32": 2048, "edge_macs": 21233664, "edge_milliseconds": 0.68, "device": "a chip"},
+        "recommended": {"name": EVIL, "because": "it leaks least"},
+        "variants": [{"name": "undefended", "defences": "", "accuracy": share, "bytes": 2048, "leak": {"value": 0.9},
+                      "mse": {"value": 0.004}, "ssim": {"value": 0.8}, "best_attack": "decoder"},
+                     {"name": EVIL, "defences": "noise + cem(gated)", "accuracy": share, "bytes": 2048,
+                      "leak": {"value": 0.4}, "accuracy_cost": {"value": 0.01, "low": 0.0, "high": 0.02},
+                      "leak_reduction": {"value": 0.5, "low": 0.4, "high": 0.6}, "best_attack": "gan"}]}}
+    page = Page(render(report, run))
+    plain, defended = (next(row for row in page.rows if row and row[0].startswith(name))
+                       for name in ("undefended", EVIL))
+    assert plain[1:6] == ["none", "90% 88–92%", "–", "2,048", "90%"]
+    assert defended[1] == "noise + cem(gated)" and defended[3] == "1 0 to 2"
+    assert defended[6] == "50 40 to 60" and "recommended" in defended[0]
+    assert "Take <script>" in page.text and "21,233,664" in page.text and "0.68 ms" in page.text
+    assert "#feature-variants" in page.links and "#feature-cost" in page.links

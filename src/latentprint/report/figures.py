@@ -64,6 +64,8 @@ def from_metrics(run_dir: Path) -> list[dict[str, str]]:
          "Lambda hands the prior over from photo embeddings to label embeddings; alignment loss beneath."),
         (weights_over_time, "weights", "Loss weights",
          "Learned weights, and the raw losses that they balance."),
+        (defence_curves, "defence", "What the defence saw",
+         "Penalties over the victim's training, and what its surrogate attended to."),
     )
     drawn = []
     for draw, name, title, caption in wanted:
@@ -129,6 +131,24 @@ def weights_over_time(rows: Sequence[Row], path: Path) -> bool:
             _finish(axis, "weights" if kind == "weight" else "raw losses")
             one_each = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # not one a stage
             axis.legend(one_each.values(), one_each.keys(), fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5))
+    return True
+
+
+#: What every victim logs; all else was logged by a defence.
+COMMON = frozenset({"phase", "step", "loss", "accuracy", "task", "grad_norm", "skipped"})
+
+
+def defence_curves(rows: Sequence[Row], path: Path) -> bool:
+    """What defences logged while the victim was trained, a panel a quantity. False (and no file) without any."""
+    victim = [row for row in rows if row["phase"] == "victim"]
+    keys = list(dict.fromkeys(key for row in victim for key in row if key not in COMMON))[:MAX_PANELS]
+    if not keys:
+        return False
+    columns = min(3, len(keys))
+    with canvas(path, 3.6 * columns, 2.5 * -(-len(keys) // columns)) as figure:
+        for axis, key in zip(rows_of_axes(figure, len(keys), columns), keys, strict=True):
+            _line(axis, _curve(victim, key), "")
+            _finish(axis, _title(key))
     return True
 
 

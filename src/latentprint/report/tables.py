@@ -200,12 +200,12 @@ def defence_table(section: Mapping[str, Any]) -> Table:
     return Table(tuple(Column(label) for label, _ in DEFENCE), tuple(rows))
 
 
-def _points_cell(difference: Measured, word: str) -> Cell:
-    """A difference of shares in percentage points, "3 points lost"."""
+def _points_cell(difference: Measured, word: str = "") -> Cell:
+    """A difference of shares in percentage points, "3 points lost", or the bare number."""
     if difference.value is None:
         return Cell(NOT_MEASURED)
     small = "" if difference.bounds is None else " to ".join(map(names.points, difference.bounds))
-    return Cell(f"{names.points(difference.value)} points {word}".rstrip(), small, difference.value)
+    return Cell(f"{names.points(difference.value)}{f' points {word}' if word else ''}", small, difference.value)
 
 
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
@@ -248,15 +248,15 @@ def variants_table(section: Mapping[str, Any]) -> Table:
     rows = [mapping(entry) for entry in sequence(section.get("variants"))]
     share = names.Metric("", is_share=True)
     best = mapping(section.get("recommended")).get("name")
-    columns = (Column("Defences", is_text=True), Column("Accuracy"), Column("Lost", "points of accuracy, paired"),
-               Column("Bytes sent"), Column("Leak", "", "less"), Column("Saved", "points of leak, paired"),
+    columns = (Column("Defences", is_text=True), Column("Accuracy"), Column("Lost, points", "of accuracy, paired"),
+               Column("Bytes sent"), Column("Leak", "", "less"), Column("Saved, points", "of leak, paired"),
                Column("MSE"), Column("SSIM"), Column("Best attack", is_text=True))
     return Table(columns, tuple(
         Row(text(row.get("name"), "(unnamed)"),
             (Cell(text(row.get("defences"), "none")), measured_cell(share, Measured.of(row.get("accuracy"))),
-             _points_cell(Measured.of(row.get("accuracy_cost")), "") if "accuracy_cost" in row else Cell("–"),
+             _points_cell(Measured.of(row.get("accuracy_cost"))) if "accuracy_cost" in row else Cell("–"),
              _count_cell(row.get("bytes")), measured_cell(share, Measured.of(row.get("leak"))),
-             _points_cell(Measured.of(row.get("leak_reduction")), "") if "leak_reduction" in row else Cell("–"),
+             _points_cell(Measured.of(row.get("leak_reduction"))) if "leak_reduction" in row else Cell("–"),
              *(measured_cell(names.metric(key), Measured.of(row.get(key))) for key in ("mse", "ssim")),
              Cell(text(row.get("best_attack"), NOT_MEASURED))),
             "recommended" if row.get("name") == best else "") for row in rows if row))
