@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+from bisect import bisect
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -120,7 +122,8 @@ def led(run: RunDir, data: ImageSet, arm: str, seed: int, steps: int, start: Gen
     generator_ = copy.deepcopy(start).train()
     torch.manual_seed(derive(seed, "labels"))
     labels = LabelEmbedding(torch.randn(CLASSES, DIM, generator=generator(seed, "start"))).to(DEVICE)
-    sources = [source for source, share in ARMS[arm] for _ in range(round(share * steps))]
+    ends = list(accumulate(share for _, share in ARMS[arm]))
+    sources = [ARMS[arm][bisect(ends[:-1], (step + 0.5) / steps)][0] for step in range(steps)]
     over = HandOver(labels, horizon=0.8 * max(1, sources.count("mixed")))
 
     def loss(step: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +182,9 @@ def test_groups_that_leave_a_person_out(run: Run, people: Path, tmp_path: Path) 
 
 def test_a_population_that_does_not_exist(run: Run) -> None:
     expect(run("data.private.population=[default, martian]"), "population", "martian", "palette")
+
+
+def test_a_baseline_whose_library_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found before anything is trained, not when its turn comes."""
+    monkeypatch.setitem(sys.modules, "art.attacks.inference.model_inversion.mi_face", None)
+    expect(run("baselines=[art-mi-face]"), "art-mi-face", "pip install 'latentprint[art]'")

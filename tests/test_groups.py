@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentprint.config import load_config
 from latentprint.data.base import concatenate
 from latentprint.data.groups import read_groups
 from latentprint.data.procedural import make_people
 from latentprint.data.sources import ProceduralSource, load
 from latentprint.data.splits import split_people
 from latentprint.errors import UserError
+from latentprint.label.audit import audit_data
+from latentprint.label.presets import PRESETS, LabelConfig
 
 
 def test_populations_share_the_people_in_order() -> None:
@@ -67,3 +70,15 @@ def test_bad_tables_are_refused(tmp_path: Path, content: str | bytes | None, mes
         table.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         read_groups(table, ["a", "b"])
+
+
+def test_only_private_people_need_a_group(tmp_path: Path) -> None:
+    """People of the same source who become public need none."""
+    sets = ["data.private={kind: procedural, people: 8, photos: 6}", "data.n_private=3", "data.public=[]",
+            "data.evaluation=null"]
+    names = audit_data(load_config(LabelConfig, "tiny", None, sets, "audit label", PRESETS))[0].private_train.names
+    table = tmp_path / "groups.csv"
+    table.write_text("name,group\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    sets.append(f"data.groups={table}")
+    data, _ = audit_data(load_config(LabelConfig, "tiny", None, sets, "audit label", PRESETS))
+    assert data.private_train.groups == data.private_heldout.groups == ("a", "b", "a")

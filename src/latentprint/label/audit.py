@@ -29,7 +29,7 @@ from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
-from latentprint.label.baselines.arms import draw_baselines
+from latentprint.label.baselines.arms import check_baselines, draw_baselines
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
 from latentprint.label.defenses import defence_facts, defended
 from latentprint.label.embedding import spread_within
@@ -141,8 +141,6 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
     """
     settings = config.data
     private = load(settings.private)
-    if settings.groups is not None:
-        private = replace(private, groups=read_groups(settings.groups, private.names))
     evaluation = load(settings.evaluation) if settings.evaluation is not None else None
     others = [load(source) for source in settings.public]
     if settings.n_private is not None:
@@ -153,6 +151,10 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         data = from_parts(concatenate(*others), private, settings.n_heldout, config.seed, evaluation, settings.n_train)
     else:
         raise UserError("data.public is empty: name a public source, or data.n_private to split data.private")
+    if settings.groups is not None:  # of those who are private after the split
+        groups = read_groups(settings.groups, data.private_train.names)
+        train, heldout = (replace(part, groups=groups) for part in (data.private_train, data.private_heldout))
+        data = replace(data, private_train=train, private_heldout=heldout)
     if any("diversity" in stage.active for stage in config.attack.resolved.stages):
         spread_within(torch.zeros(len(data.public), 1), data.public.labels)  # refuses one photo of each
     return data, data.validate()
@@ -181,6 +183,7 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
                                for name in (config.teacher, config.judge, *config.teachers))
     train = data.private_train
     victim = defended(load_classifier(config, config.victim, "victim", train), config, len(train), train.size)
+    check_baselines(config.baselines, victim)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
     _strangers_to_assets(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from latentprint.attack import Attack
 from latentprint.engine.loop import accelerator
 from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
-from latentprint.label.baselines.art import ArtMIFace
+from latentprint.label.baselines.art import ArtMIFace, mi_face_of_art
 from latentprint.label.baselines.base import Harness
 from latentprint.label.baselines.direct import direct
 from latentprint.label.baselines.embedding_search import EmbeddingSearch
@@ -29,6 +29,19 @@ BASELINES: dict[BaselineName, Callable[[Harness], Attack]] = {
 }  # fmt: skip
 
 
+def check_baselines(names: Sequence[BaselineName], victim: Victim) -> None:
+    """Find out early whether they can run.
+
+    Raises:
+        UserError: the victim grants no gradient, or a library is missing.
+    """
+    if names and victim.access is not Access.WHITE_BOX:
+        raise UserError(f"baselines: they need gradients, but {victim.name} grants {victim.access.value} access; leave "
+                        "the setting empty")
+    if "art-mi-face" in names:
+        mi_face_of_art()
+
+
 def draw_baselines(config: LabelConfig, victim: Victim, tools: Tools, classes: Tensor, seeds: Tensor, budget: int,
                    run: RunDir) -> dict[str, Reconstruction]:
     """What the attacks that ``config.baselines`` names drew, by their arms' keys.
@@ -43,9 +56,7 @@ def draw_baselines(config: LabelConfig, victim: Victim, tools: Tools, classes: T
     """
     if not config.baselines:
         return {}
-    if victim.access is not Access.WHITE_BOX:
-        raise UserError(f"baselines: they need gradients, but {victim.name} grants {victim.access.value} access; leave "
-                        "the setting empty")
+    check_baselines(config.baselines, victim)
     own = RunDir.open(run.path / "baselines", run.config, resume=True, writes=run.writes)
     harness = Harness(tools, config.attack, config.baseline_settings, budget, own, config.seed, config.precision,
                       config.save_every)

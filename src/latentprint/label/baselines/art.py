@@ -8,6 +8,9 @@ small leak found by it says little.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -30,20 +33,15 @@ class ArtMIFace(Baseline):
     """
 
     def run(self, victim: Victim, classes: Tensor, seeds: Tensor) -> Draw:
-        try:
-            from art.attacks.inference.model_inversion.mi_face import MIFace
-            from art.estimators.classification import PyTorchClassifier
-        except ImportError as error:
-            raise UserError("baselines: art-mi-face needs the Adversarial Robustness Toolbox: pip install "
-                            "'latentprint[art]'") from error
+        make_attack, make_classifier = mi_face_of_art()
         tools, settings = self.harness.tools, self.harness.settings.art_mi_face
         index = scene_of(seeds, len(tools.public))
         shape = tuple(tools.scenes.image.shape[1:])
         seen = InHole(victim)
-        classifier = PyTorchClassifier(seen, nn.NLLLoss(), shape, victim.n_classes, clip_values=(0.0, 1.0),
-                                       device_type="cpu" if tools.device.type == "cpu" else "gpu")
-        attack = MIFace(classifier, self.harness.steps(len(classes)), settings.window, settings.threshold,
-                        settings.learning_rate, verbose=False)
+        classifier = make_classifier(seen, nn.NLLLoss(), shape, victim.n_classes, clip_values=(0.0, 1.0),
+                                     device_type="cpu" if tools.device.type == "cpu" else "gpu")
+        attack = make_attack(classifier, self.harness.steps(len(classes)), settings.window, settings.threshold,
+                             settings.learning_rate, verbose=False)
         grey, pictures = np.full((1, *shape), 0.5, np.float32), []
         with progress() as bar:
             for scene, y in bar.track(list(zip(index.tolist(), classes.tolist(), strict=True)), description="art"):
@@ -51,6 +49,21 @@ class ArtMIFace(Baseline):
                 found = torch.from_numpy(attack.infer(grey, np.array([y]))).to(tools.device)
                 pictures.append(repaint(seen.scene, found).cpu())
         return Draw(torch.cat(pictures), index)
+
+
+def mi_face_of_art() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The toolbox's attack and its wrapper of a classifier.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        from art.attacks.inference.model_inversion.mi_face import MIFace
+        from art.estimators.classification import PyTorchClassifier
+    except ImportError as error:
+        raise UserError("baselines: art-mi-face needs the Adversarial Robustness Toolbox: pip install "
+                        "'latentprint[art]'") from error
+    return MIFace, PyTorchClassifier
 
 
 class InHole(nn.Module):

@@ -37,7 +37,7 @@ class ArtMIFaceConfig(Config):
 class EmbeddingSearchConfig(Config):
     """Search for an embedding a class through the frozen prior.
 
-    The rate is the best of 0.005, 0.02, 0.05 and 0.1 by the teacher, on people who are in no audit.
+    The rate is the best of 0.005, 0.02 and 0.05 by the teacher, on people who are in no audit.
     """
 
     lr: float = Field(2e-2, gt=0, description="peak learning rate; entries are of order one")
