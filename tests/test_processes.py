@@ -51,6 +51,7 @@ again = Loop(run, "fit", optimizer, {"network": network}, 4).fit(None)
 save_file({**ended, "told": torch.tensor([loop.step, loop.skipped, again.step]),
            "reduced": torch.tensor(reduced)},
           out.with_name(f"{accelerator().process_index}.safetensors"))
+run.close()
 """
 
 

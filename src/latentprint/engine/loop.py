@@ -7,6 +7,7 @@ such as dropout. Processes (``torchrun``) each draw a batch of their own and ave
 
 from __future__ import annotations
 
+import atexit
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -183,9 +184,12 @@ class Loop:
 def accelerator() -> Accelerator:
     """The one accelerator of this process (it keeps global state of its own), on the device that was picked.
 
-    Precision is chosen by ``autocast``.
+    Precision is chosen by ``autocast``. The group of processes is left in order when this one ends: the interpreter
+    going down around the group's live threads now and then aborts a run whose work is done.
     """
-    return Accelerator(cpu=chosen_device().type == "cpu")
+    made = Accelerator(cpu=chosen_device().type == "cpu")
+    atexit.register(made.end_training)
+    return made
 
 
 def _average(gradients: list[Tensor]) -> None:
