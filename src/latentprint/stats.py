@@ -53,6 +53,22 @@ class Arm(NamedTuple):
     identities: ArrayLike
 
 
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The mean of ``(N,)`` independent values, such as one a seed, with Student's interval.
+
+    Raises:
+        ValueError: no values, or values that are not finite.
+    """
+    given = np.asarray(values, np.float64)
+    if given.ndim != 1 or not len(given) or not np.isfinite(given).all():
+        raise ValueError(f"expected finite values (N,), at least 1, got shape {given.shape}")
+    centre, n = float(given.mean()), len(given)
+    if n < 2:
+        return Interval(centre, math.nan, math.nan, n)
+    arm = float(t.ppf((1 + confidence) / 2, n - 1) * given.std(ddof=1) / math.sqrt(n))
+    return Interval(centre, centre - arm, centre + arm, n)
+
+
 def mean(values: Floats) -> float:
     """The arithmetic mean of ``(N,)`` values."""
     return float(np.mean(values))

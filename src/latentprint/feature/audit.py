@@ -28,6 +28,7 @@ from latentprint.feature.attacks.registry import ATTACKS
 from latentprint.feature.build import Images, load_images, make_victim
 from latentprint.feature.cost import bounded_output, edge_cost
 from latentprint.feature.evaluate import BEST, CEILING, FLOOR, HEADLINE, Judged, compared, rate
+from latentprint.feature.explain import draw_explanations
 from latentprint.feature.parameters import certified, read
 from latentprint.feature.pictures import draw_figures
 from latentprint.feature.presets import FeatureConfig
@@ -101,7 +102,8 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
     hits = accuracy_hits(parts.victim, parts.images.test, config.seed, config.precision)
     section |= accuracy_facts(config, parts, judged, hits)
     if is_main():
-        section["figures"] = draw_figures(run.path, judged, drawn, best, parts.victim, config.seed)
+        section["figures"] = [*draw_figures(run.path, judged, drawn, best, parts.victim, config.seed),
+                              *draw_explanations(run.path / "images", parts.victim, parts.images.train, config.seed)]
         section["grid"] = "images/grid.png"
     if before_verdict is not None:
         before_verdict(audited(judged, drawn[best.name], best, hits, section))

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from latentprint.config import changed
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import check_out
@@ -20,11 +22,13 @@ from latentprint.errors import UserError
 from latentprint.feature.audit import Audited, run_audit
 from latentprint.feature.build import load_images, make_victim
 from latentprint.feature.presets import FeatureConfig
+from latentprint.feature.protection import CEMConfig, DefenceConfig, described
 from latentprint.report.html import render_run
 from latentprint.report.pareto import Point, pareto_plot, recommended
 from latentprint.report.values import Measured
 from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
 
+DEFENCES: TypeAdapter[list[DefenceConfig]] = TypeAdapter(list[DefenceConfig])
 UNDEFENDED, AS_CONFIGURED = "undefended", "as configured"
 
 
@@ -81,7 +85,7 @@ def _run(config: FeatureConfig, out: Path, resume: bool, first: Mapping[str, Map
 def rows(found: Mapping[str, Audited]) -> list[dict[str, Any]]:
     """For report.json a row a victim; differences are from the first, paired image by image."""
     first = next(iter(found.values()))
-    return [{"name": name, "cut": audited.section["victim"]["cut"], "defences": _named(audited.section["defences"]),
+    return [{"name": name, "cut": audited.section["victim"]["cut"], **_named(audited.section["defences"]),
              "accuracy": audited.section["accuracy"], "leak": audited.section["leak"],
              "best_attack": audited.section["best_attack"], "bytes": audited.section["cost"]["bytes_float32"],
              **{key: audited.section["metrics"][key] for key in ("mse", "ssim") if key in audited.section["metrics"]},
@@ -125,10 +129,12 @@ def advise(table: Sequence[Mapping[str, Any]], cost: float) -> dict[str, Any] | 
                                           "the one from which the best attack recovers least"}
 
 
-def _named(defences: Sequence[Mapping[str, Any]]) -> str:
-    """``noise + cem(gated)``."""
-    return " + ".join(f"cem({each['surrogate']['kind']})" if each["kind"] == "cem" else str(each["kind"])
-                      for each in defences)
+def _named(dumps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What defends, and of it the surrogate of the conditional entropy and all else: by both, rows make families."""
+    defences = DEFENCES.validate_python(dumps)
+    return {"defences": described(defences),
+            "surrogate": " + ".join(each.surrogate.kind for each in defences if isinstance(each, CEMConfig)),
+            "without_cem": described([each for each in defences if not isinstance(each, CEMConfig)])}
 
 
 def _checked(names: Sequence[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -169,3 +170,21 @@ class CEMConfig(Config):
 DefenceConfig = Annotated[
     NoiseConfig | DropoutConfig | TopKConfig | NoPeekConfig | AdversarialConfig | PatrolConfig | VIBConfig | CEMConfig,
     Field(discriminator="kind")]
+
+
+def described(defences: Sequence[DefenceConfig]) -> str:
+    """Kinds, and what is not as it comes: ``noise(std 0.1) + cem(gated, weight 64)``."""
+    return " + ".join(f"{each.kind}({', '.join(found)})" if (found := _own(each)) else each.kind for each in defences)
+
+
+def _own(defence: DefenceConfig) -> list[str]:
+    surrogate: dict[str, Any] = {}
+    settings = defence.model_dump(exclude_defaults=True)
+    if isinstance(defence, CEMConfig):
+        settings.pop("surrogate", None)
+        surrogate = {defence.surrogate.kind: "", **defence.surrogate.model_dump(exclude_defaults=True)}
+    return [f"{name} {_short(value)}".strip() for name, value in {**surrogate, **settings}.items() if name != "kind"]
+
+
+def _short(value: Any) -> str:
+    return " ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)

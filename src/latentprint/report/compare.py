@@ -17,6 +17,7 @@ from latentprint.report.figures import Row as MetricsRow
 from latentprint.report.figures import compared_curves, read_metrics
 from latentprint.report.html import page, read_report, write_page
 from latentprint.report.pictures import Picture, load
+from latentprint.report.seeds import matched_table, seeds_of, victims_table
 from latentprint.report.tables import Cell, Column, Row, Table, measured_cell
 from latentprint.report.values import (
     NOT_MEASURED,
@@ -63,9 +64,11 @@ def compare_runs(directories: Sequence[Path], out: Path | None = None) -> Path:
 def render_comparison(runs: Sequence[Run]) -> str:
     """The page as HTML text."""
     channels = list(dict.fromkeys(name for run in runs for name in mapping(run.report.get("channels"))))
+    seeds = seeds_of([section for run in runs if (section := run.section("feature"))])
     return page("compare.html.j2", names=[run.name for run in runs], warnings=_warnings(runs, channels),
                 tables=[(names.title(channel), numbers_table(runs, channel)) for channel in channels],
-                curves=_curves(runs), settings=settings_table(runs))
+                over_seeds=victims_table(seeds), matched=matched_table(seeds), curves=_curves(runs),
+                settings=settings_table(runs))
 
 
 def numbers_table(runs: Sequence[Run], channel: str) -> Table:

@@ -91,6 +91,12 @@ class Surrogate(nn.Module, ABC):
     def measure(self, z: Tensor, y: Tensor, mates: Classmates, progress: float) -> Measured:
         """The penalty of fp32 features ``(B, D)``, without a loop over classes."""
 
+    def explain(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """What to draw of a batch ``(B, *feature_shape)``: ``attention`` ``(B,)``, the weight of each sample within its
+        class, or ``(B, S)``, its share in each slot; ``dimension_gate`` and ``snr_gate`` ``(B, D)`` of its class. Only
+        what the surrogate has."""
+        return {}
+
     def check(self) -> None:
         """Raises UserError where this surrogate needs noise and there is none: for whoever weighs it above 0."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from latentprint.errors import UserError
 from latentprint.surrogates.base import Measured
 from latentprint.surrogates.density import Density, Pooled, excess, halves
-from latentprint.surrogates.groups import Classmates
+from latentprint.surrogates.groups import Classmates, classmates
 from latentprint.surrogates.learned import WIDTH, Learned, Mode, Normalise, Tokens
 from latentprint.surrogates.thresholds import Hinge, Threshold, require_noise
 
@@ -114,17 +114,32 @@ class GatedSurrogate(Learned):
         if self.mode == "density":
             return self._score(tokens, y, mates)
         weights = self.pooling(self.reduce(tokens), mates)
-        mean, variance = (_flat(value) for value in _pool(tokens, weights))
-        log_variance = (variance + self.threshold.gamma).log()
+        log_variance, dimension, snr = self._gated(tokens, weights)
         base = self.hinge(log_variance - self.threshold.log_variance(self.noise_std, progress))
-        dimension = self.dimension_gate(log_variance)
-        snr = (self.gates.snr_sharp * (variance / (mean.square() + 1e-6) - self.gates.snr_thresh)).sigmoid()
         cost = (dimension * snr * base).mean(1)
         weight, class_gate = self._class_weights(mates)
         with torch.no_grad():
             diagnostics = {**_look(weights), "dimension_gate": dimension.mean(), "snr_gate": snr.mean(),
                            "class_gate": class_gate.mean()}
         return Measured(torch.dot(cost, weight), cost.detach() * class_gate, diagnostics)
+
+    def _gated(self, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each sample's class, ``(B, D)``: log-variances under the weights, dimension gates, signal-to-noise gates.
+        """
+        mean, variance = (_flat(value) for value in _pool(tokens, weights))
+        log_variance = (variance + self.threshold.gamma).log()
+        snr = (self.gates.snr_sharp * (variance / (mean.square() + 1e-6) - self.gates.snr_thresh)).sigmoid()
+        return log_variance, self.dimension_gate(log_variance), snr
+
+    @torch.no_grad()
+    def explain(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        tokens, mates = self.tokens(self.prepared(z.float().flatten(1))), classmates(y)
+        weights = self.pooling(self.reduce(tokens), mates)
+        found = {"attention": weights.diagonal(dim1=1, dim2=2).mean(0)}
+        if self.mode != "density":
+            _, dimension, snr = self._gated(tokens, weights)
+            found |= {"dimension_gate": dimension, "snr_gate": snr}
+        return found
 
     @torch.no_grad()
     def _class_weights(self, mates: Classmates) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latentprint.surrogates.base import Measured
 from latentprint.surrogates.density import Density, Pooled, excess, halves
-from latentprint.surrogates.groups import Classmates
+from latentprint.surrogates.groups import Classmates, classmates
 from latentprint.surrogates.learned import WIDTH, Learned, Mode, Normalise, Tokens
 from latentprint.surrogates.thresholds import Hinge, Threshold, require_noise
 
@@ -182,6 +182,11 @@ class SlotSurrogate(Learned):
             weight = paired / paired.sum().clamp_min(1)
             gates = self.cross_attention.alpha.tanh()
         return Measured(torch.dot(cost, weight), cost.detach(), {**_look(found, mates), "gates": gates})
+
+    @torch.no_grad()
+    def explain(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        tokens = self.tokens(self.prepared(z.float().flatten(1)))
+        return {"attention": self.slot_attention(self.reduce(tokens), classmates(y)).attention.mean(2)}
 
     def _score(self, tokens: Tensor, y: Tensor, mates: Classmates) -> Measured:
         parts = halves(mates)
