@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import save_untrained
+from safetensors.torch import load_file
 
 from latentprint.cli import main
 from latentprint.config import load_config
@@ -84,6 +85,21 @@ def test_weights_of_a_run_serve_another(run: Run) -> None:
     assert code == 0, err
     assert section(out)["accuracy"] == section(first)["accuracy"] and section(out)["leak"] == section(first)["leak"]
     assert "victim" not in (out / "metrics.jsonl").read_text() if (out / "metrics.jsonl").exists() else True
+
+
+def test_training_begins_from_the_weights_of_an_undefended_run(run: Run) -> None:
+    first = run("audit feature")[2]
+    start = f"training.start={first}/networks/victim.safetensors"
+    # a rate of almost 0 leaves the weights where they began
+    code, err, out = run("audit feature", start, "training.lr=1e-12", "training.epochs=1", "defences=[{kind: noise}]",
+                         out="second")
+    assert code == 0, err
+    before, after = (load_file(each / "networks" / "victim.safetensors") for each in (first, out))
+    moved = [name for name in before if before[name].is_floating_point() and "running" not in name
+             and not torch.allclose(before[name], after[name], atol=1e-6)]
+    assert before.keys() == after.keys() and not moved
+    code, err, out = run("audit feature", start, "split.bottleneck=4", out="third")
+    assert code == 2 and "training.start" in err and not out.exists()
 
 
 def test_every_defence_trains_and_is_attacked(run: Run) -> None:

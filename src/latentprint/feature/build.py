@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -63,6 +64,9 @@ def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Spl
     torch.manual_seed(derive(config.seed, "victim"))
     example = torch.zeros(2, 3, data.size, data.size)
     parts = cut_network(config.split, data, example)
+    if config.training.start is not None:
+        fill(nn.ModuleDict({"edge": parts.edge, "cloud": parts.cloud}), config.training.start, "training.start",
+             "this network without defences")
     preprocess = Preprocess(mean=config.split.mean, std=config.split.std)
     defences = make_defences(config.defences, data.n_classes, config.training.epochs)
     edge = parts.edge
@@ -72,7 +76,7 @@ def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Spl
     victim = SplitVictim(edge, parts.cloud, data.n_classes, preprocess=preprocess, defences=defences,
                          name=f"{config.split.model} cut after {parts.cut}")
     if config.split.weights is not None:
-        fill(victim, config)
+        fill(victim.networks, config.split.weights, "split.weights", "this network and its defences")
     return victim, parts
 
 
@@ -108,19 +112,17 @@ def builtin(name: str, data: ImageSet, bottleneck: int | None, config: SplitConf
     raise UserError(f"split.model: no network '{config.model}'; expected builtin:vgg11 or builtin:resnet20")
 
 
-def fill(victim: SplitVictim, config: FeatureConfig) -> None:
+def fill(networks: nn.Module, path: Path, setting: str, what: str) -> None:
     """Load a state dict of an earlier run, every name matching.
 
     Raises:
         UserError: names or shapes differ.
     """
-    assert config.split.weights is not None
     try:
-        victim.networks.load_state_dict(load_state(config.split.weights))
+        networks.load_state_dict(load_state(path))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"split.weights: {config.split.weights} does not fit this network and its defences: "
-                        f"{first}") from None
+        raise UserError(f"{setting}: {path} does not fit {what}: {first}") from None
 
 
 def _cut(config: SplitConfig) -> str:
