@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import latentprint.report.html
-from latentprint.report import figures, sheets
+from latentprint.report import figures, plots, sheets
 from latentprint.report.style import GREEN, RED
 
 Row = dict[str, Any]
@@ -168,14 +168,14 @@ def test_embeddings_are_joined_person_by_person(tmp_path: Path, drawn: list[Figu
         np.array([[0.0, 1.0], [2.0, 3.0], [5.0, 5.0]]),
         np.array([[1.0, 1.0], [2.0, 2.0], [4.0, 5.0]]),
     )
-    figures.embedding_plot(label, teacher, tmp_path / "a.png")
+    plots.embedding_plot(label, teacher, tmp_path / "a.png")
     joins, marks = drawn[0].axes[0].lines[:3], drawn[0].axes[0].lines[3:]
     assert [np.asarray(line.get_xydata()).tolist() for line in joins] == np.stack([label, teacher], 1).tolist()
     assert [np.asarray(line.get_xydata()).tolist() for line in marks] == [teacher.tolist(), label.tolist()]
 
 
 def test_histogram_counts_each_group_in_percent(tmp_path: Path, drawn: list[Figure]) -> None:
-    figures.similarity_histogram([0.8, 0.9, np.nan], np.zeros(50), np.array([]), 0.4, tmp_path / "a.png")
+    plots.similarity_histogram([0.8, 0.9, np.nan], np.zeros(50), np.array([]), 0.4, tmp_path / "a.png")
     axis = drawn[0].axes[0]
     tops = [float(np.asarray(patch.get_path().vertices)[:, 1].max()) for patch in axis.patches]
     assert tops == [
@@ -289,3 +289,17 @@ def test_a_picture_table_has_a_row_a_thing_and_a_column_a_version(tmp_path: Path
         sheets.picture_table({}, tmp_path / "no.png")
     with pytest.raises(ValueError, match="caption for each of the 3"):
         sheets.picture_table(shades, tmp_path / "no.png", {"made": ["1 dB"]})
+
+
+def test_gates_and_penalties_of_classes(tmp_path: Path, drawn: list[Figure]) -> None:
+    gates = np.array([[0.0, 0.25, 1.0], [0.25, 0.25, 0.5]], np.float32)
+    plots.gates_plot({"dimension_gate": gates, "snr_gate": 1 - gates}, tmp_path / "gates.png")
+    panels = drawn[0].axes[:4]
+    assert [panel.get_title(loc="left") for panel in panels[:2]] == ["dimension gate", "snr gate"]
+    assert np.array_equal(np.asarray(panels[0].images[0].get_array()), gates)
+    heights = [patch.get_height() for patch in panels[2].patches]  # type: ignore[attr-defined]
+    assert sum(heights) == pytest.approx(100) and max(heights) == pytest.approx(50)  # three of six are 0.25
+    plots.penalty_bars({"cat": 0.5, "$dog$": 0.25}, tmp_path / "bars.png")
+    assert [patch.get_width() for patch in drawn[1].axes[0].patches] == [0.5, 0.25]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="at least one"):
+        plots.gates_plot({}, tmp_path / "none.png")

@@ -18,7 +18,7 @@ from latentprint.engine.seeds import derive
 from latentprint.errors import UserError
 from latentprint.feature.defenses.cem import CEM
 from latentprint.feature.victim import SplitVictim
-from latentprint.report.explained import gates_plot, penalty_bars
+from latentprint.report.plots import gates_plot, penalty_bars
 from latentprint.report.sheets import picture_table
 
 #: Classes and images looked at, columns of the attention sheet and their images.

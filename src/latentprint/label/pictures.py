@@ -18,7 +18,7 @@ from latentprint.label.tools import Tools
 from latentprint.metrics.geometry import class_angles
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import Recogniser, embed
-from latentprint.report import figures
+from latentprint.report import figures, plots
 from latentprint.report.embeddings import angle_heatmaps, norm_histogram
 from latentprint.types import Reconstruction
 
@@ -71,7 +71,7 @@ def _similarity(path: Path, bench: Bench, arms: dict[str, ArmScores]) -> None:
     heldout, judge = bench.data.private_heldout, bench.judge
     table = embed(judge.network, heldout.images) @ judge.templates.T
     other = torch.ones_like(table, dtype=torch.bool).scatter_(1, heldout.labels[:, None], False)
-    figures.similarity_histogram(
+    plots.similarity_histogram(
         table.gather(1, heldout.labels[:, None]).squeeze(1).numpy(), table[other].numpy(),
         arms["attack"].values["similarity_judge"], judge.calibration.thresholds[STRICT], path,
     )
@@ -86,7 +86,7 @@ def _embeddings(folder: Path, bench: Bench, attack: ProgressiveAttack) -> None:
     both = torch.cat([learned, truth])
     _, _, axes = torch.linalg.svd(both - both.mean(0), full_matrices=False)
     for name, flat in (("embeddings", ((both - both.mean(0)) @ axes[:2].T).numpy()), ("tsne", tsne(both))):
-        figures.embedding_plot(flat[:n], flat[n:], folder / f"{name}.png")
+        plots.embedding_plot(flat[:n], flat[n:], folder / f"{name}.png")
     angle_heatmaps(class_angles(learned).numpy(), class_angles(truth).numpy(), folder / "angles.png")
     photos = tools.public.images[one_a_person(tools.public.labels, 500)]
     norms = in_batches(tools.teacher, photos, "raw").float().norm(dim=1)

@@ -1,4 +1,4 @@
-"""The curves and plots of a report, from NumPy arrays and the rows of metrics.jsonl."""
+"""The curves of a report, from the rows of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from latentprint.report import names
 from latentprint.report.sheets import face_grid, samples_strip
-from latentprint.report.style import BLUE, GREEN, INK, ORANGE, PALETTE, RED, canvas, rows_of_axes
+from latentprint.report.style import BLUE, INK, ORANGE, PALETTE, canvas, rows_of_axes
 from latentprint.report.values import number
 
-__all__ = ["compared_curves", "embedding_plot", "face_grid", "from_metrics", "read_metrics", "samples_strip",
-           "schedule_curves", "similarity_histogram", "training_curves", "weights_over_time"]
+__all__ = ["compared_curves", "defence_curves", "face_grid", "from_metrics", "read_metrics", "samples_strip",
+           "schedule_curves", "training_curves", "weights_over_time"]
 
 Row = dict[str, Any]
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -179,53 +179,6 @@ def compared_curves(runs: Mapping[str, Sequence[Row]], path: Path) -> bool:
             _finish(axis, "alignment loss" if "align" in key else _title(key))
         figure.legend(handles, list(logged), loc="outside upper left", ncols=min(4, len(logged)))
     return True
-
-
-def embedding_plot(label_xy: ArrayLike, teacher_xy: ArrayLike, path: Path) -> None:
-    """Label embeddings against the teacher's embeddings of the same people; a long line between is a miss.
-
-    Args:
-        label_xy: ``(C, 2)`` coordinates of the label embeddings, for instance by PCA fitted on both sets.
-        teacher_xy: ``(C, 2)`` coordinates of the teacher's class means, row i the same person as row i above.
-        path: the PNG to write.
-    """
-    label, teacher = np.asarray(label_xy, float), np.asarray(teacher_xy, float)
-    with canvas(path, 5.6, 4.8) as figure:
-        (axis,) = rows_of_axes(figure, 1, 1)
-        axis.plot(*np.stack([label, teacher]).transpose(2, 0, 1), color=INK, alpha=0.45, linewidth=0.9)
-        axis.plot(*teacher.T, "o", color=BLUE, markersize=5.5, label="true embedding (teacher)")
-        axis.plot(*label.T, "X", color=ORANGE, markersize=6.5, label="learned for the label")
-        axis.set_aspect("equal", adjustable="datalim")
-        axis.grid(False)
-        axis.spines[:].set_visible(False)
-        axis.tick_params(labelbottom=False, labelleft=False, length=0)
-        _finish(axis, "", legend=True, xlabel="")
-
-
-def similarity_histogram(genuine: ArrayLike, impostor: ArrayLike, reconstructions: ArrayLike,
-                         threshold: float, path: Path) -> None:
-    """Cosine similarities of real pairs of one person, of strangers, and of reconstructions to their person.
-
-    Args:
-        genuine, impostor, reconstructions: 1-D arrays of similarities in [-1, 1]; any may be empty.
-        threshold: the judge's similarity threshold, drawn as a line.
-        path: the PNG to write.
-    """
-    groups = ((impostor, INK, "strangers"), (genuine, GREEN, "same person, real"),
-              (reconstructions, ORANGE, "reconstruction to its person"))
-    data = [(values[np.isfinite(values)], color, label) for raw, color, label in groups
-            for values in (np.asarray(raw, float).ravel(),)]
-    everything = np.concatenate([values for values, _, _ in data] + [np.array([threshold])])
-    bins = np.linspace(everything.min() - 0.02, everything.max() + 0.02, 61).tolist()
-    with canvas(path, 5.6, 3.4) as figure:
-        (axis,) = rows_of_axes(figure, 1, 1)
-        for values, color, label in data:
-            if len(values):
-                axis.hist(values, bins, weights=np.full(len(values), 100 / len(values)), color=color,
-                          alpha=0.55, label=label, histtype="stepfilled")
-        axis.axvline(threshold, color=RED, linewidth=1.8, linestyle="--", label=f"threshold {threshold:.2f}")
-        axis.set_ylabel("% of the group")
-        _finish(axis, "", legend=True, xlabel="judge's cosine similarity")
 
 
 def _is_stage(row: Row) -> bool:
