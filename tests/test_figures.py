@@ -245,6 +245,19 @@ def test_samples_run_from_left_to_right(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sheet[y : y + side : 2, x : x + side : 2, :3], late[row])
 
 
+def test_a_table_across_has_a_row_a_version(tmp_path: Path, drawn: list[Figure]) -> None:
+    real, drawing = faces(3, 48, 1), faces(3, 48, 2)
+    sheets.picture_table({"image": real, "decoder": drawing}, tmp_path / "grid.png", {"decoder": ["1", "2", "3"]},
+                         across=True)
+    sheet, side = pixels(tmp_path / "grid.png"), 96
+    for thing in range(3):
+        x = sheets.MARGIN + sheets.SIDE + thing * (side + sheets.GAP)
+        for version, images in enumerate((real, drawing)):
+            y = sheets.MARGIN + version * (side + sheets.GAP + sheets.CAPTION)
+            np.testing.assert_array_equal(sheet[y : y + side : 2, x : x + side : 2, :3], images[thing])
+    assert [text.get_text() for text in drawn[0].texts] == ["image", "decoder", "1", "2", "3"]
+
+
 @pytest.mark.parametrize(
     "bad", [np.zeros((2, 8, 8, 3)), np.zeros((2, 3, 8, 8), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)]
 )

@@ -189,7 +189,8 @@ def certificate(config: FeatureConfig, parts: Parts, known: ImageSet, attacked: 
 def accuracy_facts(config: FeatureConfig, parts: Parts, judged: Judged, hits: Tensor) -> dict[str, Any]:
     """The victim, what it gets right and what it costs, for report.json."""
     victim = {"name": config.split.model, "architecture": config.split.model, "cut": parts.split.cut,
-              "n_classes": parts.victim.n_classes, "accuracy": float(hits.mean()), "n": len(hits)}
+              "n_classes": parts.victim.n_classes, "people": config.people, "accuracy": float(hits.mean()),
+              "n": len(hits)}
     return {"victim": victim, "accuracy": rate(judged, hits), "cost": asdict(edge_cost(parts.split, example_of(parts))),
             "defences": [each.model_dump(mode="json") for each in config.defences]}
 

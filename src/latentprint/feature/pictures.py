@@ -31,10 +31,9 @@ def draw_figures(run_dir: Path, judged: Judged, drawn: Mapping[str, Tensor], bes
     real = judged.attacked.floats(index)
     columns = {"image": _bytes(real), "mean image": _bytes(judged.mean.expand_as(real)),
                **{name: _bytes(images[index]) for name, images in drawn.items()}}
-    captions = {"image": [""] * len(index), "mean image": [""] * len(index),
-                **{name: [f"{value:.1f} dB" for value in psnr(images[index], real).tolist()]
-                   for name, images in drawn.items()}}
-    picture_table(columns, folder / "grid.png", captions)
+    captions = {name: [f"{value:.1f} dB" for value in psnr(images[index], real).tolist()]
+                for name, images in drawn.items()}
+    picture_table(columns, folder / "grid.png", captions, across=True)
     listed = []
     if message := _message(victim, real, seed):
         picture_table(message, folder / "sent.png")

@@ -18,6 +18,7 @@ Align = Literal["left", "center", "right"]
 FACE = 128  # pixels a face should at least have on the sheet
 GAP, HEAD, FOOT, BETWEEN = 6, 30, 48, 40  # pixels: between one's faces, headings, captions, between people
 CAPTION = 20  # pixels of a line under a picture of a table
+SIDE = 120  # pixels beside the rows of a table, for their headings
 MARGIN = 4
 TITLES = ("real photo", "attribute image", "reconstruction")
 PEOPLE_PER_ROW = 3
@@ -78,8 +79,8 @@ def samples_strip(samples: Mapping[int, Images], path: Path) -> None:
 
 
 def picture_table(columns: Mapping[str, Images], path: Path,
-                  captions: Mapping[str, Sequence[str]] | None = None) -> None:
-    """The same things in several versions: a row a thing, a column a version.
+                  captions: Mapping[str, Sequence[str]] | None = None, across: bool = False) -> None:
+    """The same things in several versions: a row a thing, a column a version; ``across``, the other way round.
 
     Args:
         columns: ``(n, H, W, 3)`` uint8 images by heading, all of one shape.
@@ -98,18 +99,25 @@ def picture_table(columns: Mapping[str, Images], path: Path,
     if any(len(lines[heading]) != n for heading in lines):
         raise ValueError(f"picture_table needs a caption for each of the {n} pictures of a column")
     zoom = _zoom(height, 96)
-    tall = height * zoom + GAP + (CAPTION if lines else 0)
-    sheet = _Sheet(len(columns) * (width * zoom + GAP) - GAP, HEAD + n * tall - GAP)
+    cell = (width * zoom + GAP, height * zoom + GAP + (CAPTION if lines else 0))
+    versions, left, head = len(stacks), SIDE if across else 0, 0 if across else HEAD
+    wide, high = (n, versions) if across else (versions, n)
+    sheet = _Sheet(left + wide * cell[0] - GAP, head + high * cell[1] - GAP)
     with canvas(path, *sheet.inches) as figure:
-        for column, (heading, images) in enumerate(stacks.items()):
-            x = column * (width * zoom + GAP)
-            sheet.text(figure, x + width * zoom / 2, HEAD - 10, _short(heading, width * zoom + 20), 14, "center")
-            for row in range(n):
-                top = HEAD + row * tall
-                sheet.image(figure, _enlarged(images[row], zoom), x, top)
+        for version, (heading, images) in enumerate(stacks.items()):
+            if across:
+                middle = version * cell[1] + height * zoom / 2 + 5
+                sheet.text(figure, left - 12, middle, _short(heading, SIDE - 12), 14, "right")
+            else:
+                sheet.text(figure, version * cell[0] + width * zoom / 2, HEAD - 10, _short(heading, width * zoom + 20),
+                           14, "center")
+            for thing in range(n):
+                column, row = (thing, version) if across else (version, thing)
+                x, top = left + column * cell[0], head + row * cell[1]
+                sheet.image(figure, _enlarged(images[thing], zoom), x, top)
                 if heading in lines:
                     base = top + height * zoom + CAPTION - 6
-                    sheet.text(figure, x + width * zoom / 2, base, lines[heading][row], 12, "center")
+                    sheet.text(figure, x + width * zoom / 2, base, lines[heading][thing], 12, "center")
 
 
 class _Sheet:

@@ -312,10 +312,11 @@ def groups_table(section: Mapping[str, Any]) -> Table:
 def models_table(section: Mapping[str, Any]) -> Table:
     """The victim and the evaluators with their accuracy on real held-out photos."""
     rows = [("Victim", mapping(section.get("victim")))]
+    pictures = "images" if rows[0][1].get("people") is False else "photos"
     rows += [("Evaluator", mapping(entry)) for entry in sequence(section.get("evaluators"))]
     return Table(
         (Column("Name", is_text=True), Column("Architecture", is_text=True),
-         Column("Accuracy on held-out photos"), Column("n")),
+         Column(f"Accuracy on held-out {pictures}"), Column("n")),
         tuple(Row(role, (Cell(text(row.get("name"), "–")), Cell(text(row.get("architecture"), "–")),
                          _accuracy_cell(row.get("accuracy")),
                          Cell(scalar(row.get("n")) if "n" in row else "–")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from latentprint.report import names
 from latentprint.report.build import Grade, Headline, cautions, grade, verdict
@@ -28,6 +28,17 @@ from latentprint.report.tables import (
 from latentprint.report.values import duration, flatten, mapping, number, percent, sequence, text
 
 WIDE = 1400  # pixels
+
+
+class Units(NamedTuple):
+    """What there is several of: classes, pictures, and what intervals are over."""
+
+    classes: str
+    pictures: str
+    resampled: str
+
+
+UNITS = {True: Units("people", "photos", "people"), False: Units("classes", "images", "images")}
 LEAK = names.Metric("Leak", is_share=True)
 
 
@@ -54,6 +65,7 @@ class Channel:
     name: str
     question: str
     victim: str
+    units: Units
     head: Headline
     grade: Grade
     verdict: str
@@ -82,6 +94,10 @@ class Channel:
     @property
     def is_label(self) -> bool:
         return self.name == "label"
+
+    @property
+    def is_feature(self) -> bool:
+        return self.name == "feature"
 
     @property
     def leak_shown(self) -> str:
@@ -130,6 +146,7 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         name=name,
         question=names.CHANNELS.get(name, "What the model gives away"),
         victim=victim_line(mapping(section.get("victim"))),
+        units=UNITS[shows_people(mapping(section.get("victim")))],
         head=head,
         grade=grade(head.leak),
         verdict=text(section.get("verdict")) or verdict(section),
@@ -176,12 +193,19 @@ def picture_names(section: Mapping[str, Any]) -> list[str]:
 
 
 def victim_line(victim: Mapping[str, Any]) -> str:
-    """The victim in one line: architecture, number of people, accuracy; what is unknown is left out."""
+    """The victim in one line: architecture, cut, classes, accuracy; what is unknown is left out."""
     n_classes, accuracy = number(victim.get("n_classes")), number(victim.get("accuracy"))
-    parts = [text(victim.get("name")), text(victim.get("architecture"))]
-    parts.append("" if n_classes is None else f"{int(n_classes)} people")
-    parts.append("" if accuracy is None else f"{percent(accuracy)} right on held-out photos")
+    parts = list(dict.fromkeys((text(victim.get("name")), text(victim.get("architecture")))))
+    cut, what = text(victim.get("cut")), UNITS[shows_people(victim)]
+    parts.append(f"cut after {cut}" if cut else "")
+    parts.append("" if n_classes is None else f"{int(n_classes)} {what.classes}")
+    parts.append("" if accuracy is None else f"{percent(accuracy)} right on held-out {what.pictures}")
     return " · ".join(part for part in parts if part) or "victim not described"
+
+
+def shows_people(victim: Mapping[str, Any]) -> bool:
+    """Whether the images show people, a class each; they do unless the report says otherwise."""
+    return victim.get("people") is not False
 
 
 def _figure(entry: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Figure:
