@@ -125,7 +125,8 @@ def test_every_surrogate_defends(run: Run) -> None:
     assert [row["defences"] for row in table][2:] == [f"noise + cem({name}, warm_up 0.0)" for name in names]
     assert [row["surrogate"] for row in table] == ["", "kmeans", *names]
     assert {row["without_cem"] for row in table} == {"", "noise"}
-    assert (out / "images" / "pareto.png").stat().st_size > 0
+    assert (out / section(out)["pareto"]["file"]).stat().st_size > 0
+    assert "Accuracy against leak" in (out / "report.html").read_text()
     for name in names:
         log = (out / "variants" / name / "metrics.jsonl").read_text()
         assert '"cem"' in log and '"intra_class_mse"' in log

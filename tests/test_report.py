@@ -732,8 +732,8 @@ def test_victims_of_a_comparison_and_their_cost(run: Path) -> None:
     assert defended[6] == "50 40 to 60" and "recommended" in defended[0]
     assert "Take <script>" in page.text and "21,233,664" in page.text and "0.68 ms" in page.text
     assert "#feature-variants" in page.links and "#feature-cost" in page.links
-    report["channels"]["feature"]["victim"] = {"name": "vgg11", "architecture": "vgg11", "cut": "encode", "people": False,
-                                               "n_classes": 10, "accuracy": 0.55}
+    report["channels"]["feature"]["victim"] = {"name": "vgg11", "architecture": "vgg11", "cut": "encode",
+                                               "people": False, "n_classes": 10, "accuracy": 0.55}
     page = Page(render(report, run))
     assert "Victim: vgg11 · cut after encode · 10 classes · 55% right on held-out images" in page.text
     assert "people" not in page.text.partition("It does not mean")[0].partition("What this means")[0]

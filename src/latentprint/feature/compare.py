@@ -75,9 +75,9 @@ def _run(config: FeatureConfig, out: Path, resume: bool, first: Mapping[str, Map
             audited.section["recommended"] = advice
         if is_main() and pareto_plot(points(audited.section["variants"]), out / "images" / "pareto.png",
                                      "Variance recovered by the best attack"):
-            audited.section["figures"].insert(0, {
+            audited.section["pareto"] = {
                 "file": "images/pareto.png", "title": "Accuracy against leak",
-                "caption": "A victim a point, with 95% intervals; the line joins those that no other betters in both."})
+                "caption": "A victim a point, with 95% intervals; the line joins those that no other betters in both."}
 
     return run_audit(config, out, resume, together)
 

@@ -76,6 +76,7 @@ class Channel:
     defence: Table
     defence_settings: tuple[tuple[str, str], ...]
     variants: Table
+    pareto: Figure | None
     recommended: str
     cost: tuple[tuple[str, str], ...]
     arms: Table
@@ -157,6 +158,7 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         defence=defence_table(section),
         defence_settings=defence_settings(mapping(section.get("defence"))),
         variants=variants_table(section),
+        pareto=_figure(pareto, pictures) if (pareto := mapping(section.get("pareto"))) else None,
         recommended=recommendation(mapping(section.get("recommended"))),
         cost=cost_rows(section),
         arms=arms_table(name, section),
@@ -188,7 +190,7 @@ def recommendation(found: Mapping[str, Any]) -> str:
 
 def picture_names(section: Mapping[str, Any]) -> list[str]:
     """The picture files that a section refers to."""
-    listed = [mapping(entry).get("file") for entry in sequence(section.get("figures"))]
+    listed = [mapping(entry).get("file") for entry in (*sequence(section.get("figures")), section.get("pareto"))]
     return [name for name in (section.get("grid"), *listed) if isinstance(name, str) and name]
 
 
