@@ -102,6 +102,23 @@ def test_training_begins_from_the_weights_of_an_undefended_run(run: Run) -> None
     assert code == 2 and "training.start" in err and not out.exists()
 
 
+@pytest.mark.parametrize("name", ["kmeans", "gmm", "slot", "gated"])
+def test_a_surrogate_of_a_trained_network_is_fitted_before_the_first_step(name: str, tmp_path: Path) -> None:
+    sets = [f"defences=[{{kind: noise}}, {CEM % name}]", "training.epochs=1", "training.augment=none"]
+    config = load_config(FeatureConfig, "tiny", None, sets, "audit feature", PRESETS)
+    images = load_images(config.data)[0]
+    logged = {}
+    for start in (None, tmp_path / "weights.safetensors"):
+        victim, _ = make_victim(config, images.train)
+        run = RunDir.open(tmp_path / ("cold" if start is None else "warm"), {})
+        train_split(victim, images.train, config.training.model_copy(update={"start": start}), run, 0, "fp32")
+        run.close()
+        logged[start] = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])["cem"]
+    cold, warm = logged.values()
+    # k-means and mixtures ask nothing before a fit; a density that remembers the classes' means asks less
+    assert cold == 0 < warm if name in ("kmeans", "gmm") else 0 < warm < cold
+
+
 def test_every_defence_trains_and_is_attacked(run: Run) -> None:
     kinds = {"noise": "", "dropout": "", "top-k": "", "nopeek": "", "adversarial": ", blocks: 0, first_steps: 1",
              "patrol": ", at: 0.5", "vib": ""}

@@ -6,7 +6,7 @@ switches it. Defences compose: a victim holds several, and each is called in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,14 @@ class FeatureDefense(nn.Module):
             rng: of all random numbers, on the CPU; None draws from torch's global generator on the features' device.
         """
         return features
+
+    def begin(self, features: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        """Before the first step of a network that is already trained.
+
+        Args:
+            features: gives those of all training images ``(N, *F)``, clean, and their labels ``(N,)``; by a pass over
+                the data, so it is called where it is needed alone.
+        """
 
     def before_step(self, step: Step) -> None:
         """Train what the defence trains for itself (an adversary to defend against). Features arrive detached."""

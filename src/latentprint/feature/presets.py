@@ -42,7 +42,8 @@ class TrainingConfig(Config):
     """Training of the victim: the published recipe with its milestones as shares."""
 
     start: Path | None = Field(None, description="networks/victim.safetensors of an undefended run to begin from, in "
-                                                 "place of random weights")
+                                                 "place of random weights; surrogates are then fitted before the "
+                                                 "first step")
     epochs: int = Field(30, ge=1, description="passes over the training images")
     batch: int = Field(128, ge=2, description="images a step")
     lr: float = Field(0.05, gt=0, description="learning rate of SGD")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,13 @@ from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import generator, step_generator
 from latentprint.errors import UserError
 from latentprint.feature.defense import Step
+from latentprint.feature.graph import modes_kept
 from latentprint.feature.presets import TrainingConfig
 from latentprint.feature.victim import SplitVictim
 
 PHASE = "victim"
+#: Images at a time where nothing is learned.
+PASS = 256
 
 
 def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run: RunDir, seed: int,
@@ -45,6 +49,9 @@ def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run
         states |= {f"{i}-{name}": state for name, state in defence.states().items()}
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        if step == 0 and config.start is not None:
+            for defence in victim.defences:
+                defence.begin(partial(clean_features, victim, data, precision))
         index, rng = epochs.batch(step), step_generator(seed, PHASE, step)
         images = augmented(data.floats(index).to(victim.device), config.augment, rng)
         labels = data.labels[index].to(victim.device)
@@ -72,6 +79,17 @@ def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run
     Loop(run, PHASE, optimizer, states, epochs.steps, schedule, clip_norm=config.clip_norm,
          save_every=save_every).fit(loss_at, after)
     victim.freeze()
+
+
+@torch.no_grad()
+def clean_features(victim: SplitVictim, data: ImageSet, precision: Precision) -> tuple[Tensor, Tensor]:
+    """Features of all images ``(N, *F)`` as the edge network makes them in use, where it is, and labels ``(N,)``."""
+    parts = []
+    with modes_kept(victim), autocast(victim.device, precision):
+        victim.eval()
+        for index in torch.arange(len(data)).split(PASS):
+            parts.append(victim.features(data.floats(index).to(victim.device)).float())
+    return torch.cat(parts), data.labels.to(victim.device)
 
 
 class Epochs:
@@ -113,10 +131,10 @@ def augmented(images: Tensor, how: str, rng: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy_hits(victim: SplitVictim, data: ImageSet, seed: int, precision: Precision, batch: int = 256) -> Tensor:
+def accuracy_hits(victim: SplitVictim, data: ImageSet, seed: int, precision: Precision) -> Tensor:
     """1 where the answer to what is sent is right, else 0: ``(N,)`` float32 on the CPU. Defences are on."""
     hits = []
-    for i, index in enumerate(torch.arange(len(data)).split(batch)):
+    for i, index in enumerate(torch.arange(len(data)).split(PASS)):
         with autocast(victim.device, precision):
             logits = victim(data.floats(index).to(victim.device), generator(seed, "accuracy", i))
         hits.append((logits.float().argmax(1).cpu() == data.labels[index]).float())

@@ -104,7 +104,10 @@ class Surrogate(nn.Module, ABC):
         """Keep what a training batch, ``(B, *feature_shape)`` without gradient, tells for `refresh`."""
 
     def refresh(self, z: Tensor | None = None, y: Tensor | None = None) -> None:
-        """Refit between epochs: on features of a pass ``(N, *feature_shape)``, or on what was observed."""
+        """Refit between epochs: on features of a pass ``(N, *feature_shape)``, or on what was observed.
+
+        A surrogate that learns in every step takes a pass alone, for what it remembers of classes.
+        """
 
     def learn(self, z: Tensor, y: Tensor) -> None:
         """Take a step of the surrogate's own optimiser, where it has one; called once a training step."""

@@ -167,6 +167,11 @@ class SlotSurrogate(Learned):
         if self.mode == "density":
             self.density.observe(self.tokens(z.flatten(1)), y)
 
+    def refresh(self, z: Tensor | None = None, y: Tensor | None = None) -> None:
+        if self.mode == "density" and z is not None and y is not None:
+            self.density.observe(self.tokens(z.flatten(1)), y)
+            self.density.flush()
+
     def measure(self, z: Tensor, y: Tensor, mates: Classmates, progress: float) -> Measured:
         tokens = self.tokens(self.prepared(z))
         if self.mode == "density":

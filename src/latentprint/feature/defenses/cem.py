@@ -36,6 +36,9 @@ class CEM(FeatureDefense):
             self.surrogate.check()
         return edge
 
+    def begin(self, features: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        self.surrogate.refresh(*features())
+
     def before_step(self, step: Step) -> None:
         features = step.features.detach()
         self.surrogate.observe(features, step.labels)
