@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from latentprint.bench.counting import bytes_of, count, peak_bytes
 from latentprint.bench.published_cem import published_penalty, two_passes
+from latentprint.bench.timing import timed
 from latentprint.engine.device import Precision, autocast, lay_out, pick_device, resolve_precision
 from latentprint.feature.split import split
 from latentprint.models.split_networks import DEFAULT_CUT, vgg11
@@ -80,7 +80,7 @@ def _rows(shape: Shape, device: torch.device, repeats: int) -> list[dict[str, An
     for name, make in ROWS.items():
         surrogate = make(shape.feature_shape, shape.n_classes).to(device)
         preset.prepare(surrogate)
-        between = _timed(surrogate.refresh)
+        between = timed(surrogate.refresh)
         row = _row(name, preset, preset.step(surrogate), between, repeats, surrogate)
         rows.append({**row, "speedup": round(published["step_seconds"] / row["step_seconds"], 2)})
     return [*rows, published]
@@ -89,7 +89,7 @@ def _rows(shape: Shape, device: torch.device, repeats: int) -> list[dict[str, An
 def _row(name: str, trainer: Trainer, step: Callable[[], None], between: float, repeats: int,
          surrogate: Surrogate | None = None) -> dict[str, Any]:
     shape, undefended = trainer.shape, trainer.step(None)
-    pairs = [(_timed(step), _timed(undefended)) for _ in range(repeats + 1)][1:]
+    pairs = [(timed(step), timed(undefended)) for _ in range(repeats + 1)][1:]
     seconds, base = (statistics.median(times) for times in zip(*pairs, strict=True))
     steps = shape.samples // shape.batch
     ops, views = _extra_operations(step, undefended) if surrogate is None else _operations(trainer, surrogate)
@@ -188,11 +188,11 @@ class Trainer:
         steps = s.samples // s.batch
         self.edge.eval()
         self.edge(self.images)
-        one = _timed(lambda: self.edge(self.images))
+        one = timed(lambda: self.edge(self.images))
         self.edge.train()
         y = self.labels.repeat(steps)
         data = by_class(torch.rand(len(y), math.prod(s.feature_shape), device=self.device), y, s.n_classes)
-        return steps * one + _timed(lambda: kmeans(data, data.features[:, :5]))
+        return steps * one + timed(lambda: kmeans(data, data.features[:, :5]))
 
     @torch.no_grad()
     def prepare(self, surrogate: Surrogate) -> None:
@@ -212,13 +212,3 @@ class Trainer:
         """Of weights, what the optimiser keeps of them, and the batch."""
         kept = [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
         return bytes_of([*self.parameters, *kept, self.images])
-
-
-def _timed(call: Callable[[], object]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentprint.bench.timing import timed
 from latentprint.data.procedural import make_people
 from latentprint.diffusion.lora import adapter_parameters
 from latentprint.engine.device import autocast, lay_out, pick_device
@@ -51,7 +51,7 @@ def _row(precision: str) -> dict[str, Any]:
             nn.utils.clip_grad_norm_(_parameters(optimizer), 1.0)
             optimizer.step()
 
-        pairs = [(_timed(step), _timed(floor)) for _ in range(REPEATS + 2)][2:]
+        pairs = [(timed(step), timed(floor)) for _ in range(REPEATS + 2)][2:]
     ratios = sorted(a / b for a, b in pairs)
     return {
         "bench": "label-step", "precision": precision, "device": str(loop.o.device), "threads": torch.get_num_threads(),
@@ -108,13 +108,3 @@ def _floor(loop: StageLoop, precision: str) -> Callable[[], None]:
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def _timed(call: Callable[[], None]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began

@@ -18,7 +18,7 @@ from latentprint.surrogates.base import Measured
 from latentprint.surrogates.density import Density, Pooled, excess, halves
 from latentprint.surrogates.groups import Classmates, classmates
 from latentprint.surrogates.learned import WIDTH, Learned, Mode, Normalise, Tokens
-from latentprint.surrogates.thresholds import Hinge, Threshold, require_noise
+from latentprint.surrogates.thresholds import Hinge, Threshold
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,6 @@ class GatedSurrogate(Learned):
             self.dimension_gate = nn.Sequential(nn.LayerNorm(self.dim), nn.Linear(self.dim, hidden), nn.ReLU(),
                                                 nn.Linear(hidden, self.dim), nn.Sigmoid())
         self._built()
-
-    def check(self) -> None:
-        if self.mode == "density":
-            require_noise(self.noise_std, "the 'density' mode")
-        else:
-            self.threshold.check(self.noise_std)
-
-    def observe(self, z: Tensor, y: Tensor) -> None:
-        if self.mode == "density":
-            self.density.observe(self.tokens(z.flatten(1)), y)
-
-    def refresh(self, z: Tensor | None = None, y: Tensor | None = None) -> None:
-        if self.mode == "density" and z is not None and y is not None:
-            self.density.observe(self.tokens(z.flatten(1)), y)
-            self.density.flush()
 
     def measure(self, z: Tensor, y: Tensor, mates: Classmates, progress: float) -> Measured:
         tokens = self.tokens(self.prepared(z))

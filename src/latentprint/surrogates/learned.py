@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from latentprint.errors import UserError
 from latentprint.surrogates.base import Surrogate
+from latentprint.surrogates.density import Density
+from latentprint.surrogates.thresholds import Threshold, require_noise
 
 Mode = Literal["frozen", "joint", "own", "density"]
 Tokens = Literal["sample", "spatial"]
@@ -46,6 +48,10 @@ class Learned(Surrogate):
         ValueError: spatial tokens of features that have no positions.
     """
 
+    #: A subclass makes one or both: what it scores by in ``density`` mode, and what it tolerates in others.
+    density: Density
+    threshold: Threshold
+
     def __init__(self, feature_shape: Sequence[int], n_classes: int, noise_std: float, *, mode: Mode = "density",
                  tokens: Tokens = "sample", width: int = WIDTH, normalise: Normalise = "attention",
                  lr: float = 1e-4, learn_every: int = 16) -> None:
@@ -66,6 +72,21 @@ class Learned(Surrogate):
         if self.mode in ("own", "density"):
             self.own = OwnOptimizer(list(self.parameters()), self.lr)
         self.requires_grad_(self.mode == "joint")  # what has an optimiser of its own is fixed outside of `learn`
+
+    def check(self) -> None:
+        if self.mode == "density":
+            require_noise(self.noise_std, "the 'density' mode")
+        else:
+            self.threshold.check(self.noise_std)
+
+    def observe(self, z: Tensor, y: Tensor) -> None:
+        if self.mode == "density":
+            self.density.observe(self.tokens(z.flatten(1)), y)
+
+    def refresh(self, z: Tensor | None = None, y: Tensor | None = None) -> None:
+        if self.mode == "density" and z is not None and y is not None:
+            self.density.observe(self.tokens(z.flatten(1)), y)
+            self.density.flush()
 
     def fixed(self) -> AbstractContextManager[object]:
         """Where a density is made: constant for the encoder, as centroids are, and differentiable for `learn`.
