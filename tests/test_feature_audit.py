@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import save_untrained
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from latentprint.cli import main
@@ -20,6 +21,7 @@ from latentprint.errors import RunFailed
 from latentprint.feature.build import load_images, make_victim
 from latentprint.feature.compare import leak_reduction, rows
 from latentprint.feature.presets import PRESETS, FeatureConfig, TrainingConfig
+from latentprint.feature.protection import DefenceConfig, described
 from latentprint.feature.train import Epochs, accuracy_hits, milestones, train_split
 from latentprint.report.pareto import Point, front, recommended
 from latentprint.report.values import Measured
@@ -139,7 +141,7 @@ def test_every_surrogate_defends(run: Run) -> None:
     assert code == 0, err
     table = section(out)["variants"]
     assert [row["name"] for row in table] == ["undefended", "defended", *names]
-    assert [row["defences"] for row in table][2:] == [f"noise + cem({name}, warm_up 0.0)" for name in names]
+    assert [row["defences"] for row in table][2:] == [f"noise + cem({name}, warm_up 0)" for name in names]
     assert [row["surrogate"] for row in table] == ["", "kmeans", *names]
     assert {row["without_cem"] for row in table} == {"", "noise"}
     assert (out / section(out)["pareto"]["file"]).stat().st_size > 0
@@ -149,6 +151,14 @@ def test_every_surrogate_defends(run: Run) -> None:
         assert '"cem"' in log and '"intra_class_mse"' in log
         drawn = {path.stem for path in (out / "variants" / name / "images").glob("*.png")}
         assert "class_penalty" in drawn and ("attention" in drawn) == (name in ("slot", "gated"))
+
+
+def test_defences_are_described_by_what_is_not_as_it_comes() -> None:
+    found = TypeAdapter(list[DefenceConfig]).validate_python(
+        [{"kind": "noise", "std": 0.1}, {"kind": "dropout", "rescaled": True},
+         {"kind": "cem", "weight": 64, "surrogate": {"kind": "gated", "mode": "joint", "hinge": {"beta": 2}}}])
+    assert described(found) == "noise(std 0.1) + dropout(rescaled on) + cem(gated, mode joint, hinge beta 2, weight 64)"
+    assert described([]) == ""
 
 
 def test_cuts_are_compared(run: Run) -> None:

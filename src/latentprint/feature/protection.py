@@ -187,4 +187,6 @@ def _own(defence: DefenceConfig) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    return " ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, bool | float):
+        return ("off", "on")[value] if isinstance(value, bool) else f"{value:g}"
+    return " ".join(f"{name} {_short(part)}" for name, part in value.items()) if isinstance(value, dict) else str(value)

@@ -77,7 +77,7 @@ def _matched(seeds: Seeds, base: str, surrogate: str) -> Row | None:
         return None
     mse, leak = (_over(seeds, lambda rows, key=key: mean_gap(  # type: ignore[misc]
         _family(rows, base, surrogate, key), _family(rows, base, REFERENCE, key))) for key in VALUES)
-    return Row(surrogate, (Cell(base or "none"), measured_cell(names.metric("mse"), mse), _points(leak),
+    return Row(surrogate, (Cell(base or "none"), _signed(mse), _points(leak),
                            Cell(f"{mse.n or 0} of {len(seeds)}")))
 
 
@@ -110,6 +110,14 @@ def _value(row: Variant, key: str) -> float | None:
 
 def _difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else before - after
+
+
+def _signed(difference: Measured) -> Cell:
+    """A difference of squared errors, which are some hundredths."""
+    if difference.value is None:
+        return Cell("–")
+    small = "" if difference.bounds is None else " to ".join(f"{end:+.4f}" for end in difference.bounds)
+    return Cell(f"{difference.value:+.4f}", small, difference.value)
 
 
 def _points(difference: Measured) -> Cell:
