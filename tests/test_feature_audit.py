@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import save_untrained
+from PIL import Image
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
@@ -144,7 +145,9 @@ def test_every_surrogate_defends(run: Run) -> None:
     assert [row["defences"] for row in table][2:] == [f"noise + cem({name}, warm_up 0)" for name in names]
     assert [row["surrogate"] for row in table] == ["", "kmeans", *names]
     assert {row["without_cem"] for row in table} == {"", "noise"}
-    assert (out / section(out)["pareto"]["file"]).stat().st_size > 0
+    assert [each["file"] for each in section(out)["variant_figures"]] == ["images/victims.png", "images/pareto.png"]
+    sheet = Image.open(out / "images" / "victims.png")
+    assert sheet.height > 7 * 96  # the images and six victims, a row each
     assert "Accuracy against leak" in (out / "report.html").read_text()
     for name in names:
         log = (out / "variants" / name / "metrics.jsonl").read_text()
@@ -265,7 +268,7 @@ def test_a_difference_of_leaks_is_the_leak_of_the_difference(run: Run) -> None:
     errors = {name: floor * share for name, share in (("before", 0.25), ("after", 0.75))}
     facts = {"victim": {"cut": "x"}, "defences": [], "accuracy": {"value": 0.5}, "best_attack": "decoder",
              "cost": {"bytes_float32": 1}, "metrics": {}}
-    audits = {name: Audited(judged, e, floor, units, np.ones(9), "same",
+    audits = {name: Audited(judged, e, floor, units, np.ones(9), "same", judged.mean[None], judged.mean[None],
                             {**facts, "leak": {"value": 1 - e.sum() / floor.sum()}}) for name, e in errors.items()}
     saved = leak_reduction(audits["before"], audits["after"])
     assert saved is not None and saved["value"] == pytest.approx(0.5) and saved["low"] == pytest.approx(0.5)

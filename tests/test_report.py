@@ -728,8 +728,8 @@ def test_victims_of_a_comparison_and_their_cost(run: Path) -> None:
     plain, defended = (next(row for row in page.rows if row and row[0].startswith(name))
                        for name in ("undefended", EVIL))
     assert plain[1:6] == ["none", "90% 88–92%", "–", "2,048", "90%"]
-    assert defended[1] == "noise + cem(gated)" and defended[3] == "1 0 to 2"
-    assert defended[6] == "50 40 to 60" and "recommended" in defended[0]
+    assert defended[1] == "noise + cem(gated)" and defended[3] == "1.0 0.0 to 2.0"
+    assert defended[6] == "50.0 40.0 to 60.0" and "recommended" in defended[0]
     assert "Take <script>" in page.text and "21,233,664" in page.text and "0.68 ms" in page.text
     assert "#feature-variants" in page.links and "#feature-cost" in page.links
     report["channels"]["feature"]["victim"] = {"name": "vgg11", "architecture": "vgg11", "cut": "encode",

@@ -30,7 +30,7 @@ from latentprint.feature.cost import bounded_output, edge_cost
 from latentprint.feature.evaluate import BEST, CEILING, FLOOR, HEADLINE, Judged, compared, rate
 from latentprint.feature.explain import draw_explanations
 from latentprint.feature.parameters import certified, read
-from latentprint.feature.pictures import draw_figures
+from latentprint.feature.pictures import draw_figures, shown
 from latentprint.feature.presets import FeatureConfig
 from latentprint.feature.protocol import Roles, divide
 from latentprint.feature.scores import Best
@@ -58,6 +58,7 @@ class Audited(NamedTuple):
         units: ``(M,)`` what is resampled.
         hits: ``(N,)`` 1 where the victim is right about a test image.
         digest: of the images that are reported: audits compare image by image where it is the same.
+        real, drawn: ``(S, 3, H, W)`` in [0, 1], the images on the sheets and what the best attack made of them.
         section: of report.json.
     """
 
@@ -67,6 +68,8 @@ class Audited(NamedTuple):
     units: NDArray[np.int64]
     hits: Floats
     digest: str
+    real: Tensor
+    drawn: Tensor
     section: dict[str, Any]
 
 
@@ -207,8 +210,9 @@ def audited(judged: Judged, drawn: Tensor, best: Best, hits: Tensor, section: di
     references = judged.attacked.floats(kept)
     found = variance_recovered(drawn[kept], references, judged.mean)
     digest = hashlib.sha256(judged.attacked.images[kept].numpy().tobytes()).hexdigest()
+    index = shown(judged, kept)
     return Audited(judged, found.errors.double().numpy(), found.floor.double().numpy(), judged.units(kept),
-                   hits.double().numpy(), digest, section)
+                   hits.double().numpy(), digest, judged.attacked.floats(index), drawn[index], section)
 
 
 def resolved(config: FeatureConfig) -> FeatureConfig:

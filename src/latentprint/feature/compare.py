@@ -21,6 +21,7 @@ from latentprint.engine.run import check_out
 from latentprint.errors import UserError
 from latentprint.feature.audit import Audited, run_audit
 from latentprint.feature.build import load_images, make_victim
+from latentprint.feature.pictures import victims_sheet
 from latentprint.feature.presets import FeatureConfig
 from latentprint.feature.protection import CEMConfig, DefenceConfig, described
 from latentprint.report.html import render_run
@@ -73,13 +74,26 @@ def _run(config: FeatureConfig, out: Path, resume: bool, first: Mapping[str, Map
         advice = advise(audited.section["variants"], config.accuracy_cost)
         if advice:
             audited.section["recommended"] = advice
-        if is_main() and pareto_plot(points(audited.section["variants"]), out / "images" / "pareto.png",
-                                     "Variance recovered by the best attack"):
-            audited.section["pareto"] = {
-                "file": "images/pareto.png", "title": "Accuracy against leak",
-                "caption": "A victim a point, with 95% intervals; the line joins those that no other betters in both."}
+        if is_main():
+            audited.section["variant_figures"] = draw_comparison(everyone, audited.section["variants"], out / "images")
 
     return run_audit(config, out, resume, together)
+
+
+def draw_comparison(found: Mapping[str, Audited], table: Sequence[Mapping[str, Any]],
+                    folder: Path) -> list[dict[str, str]]:
+    """What is recovered from each, and accuracy against leak, for the report."""
+    listed = []
+    first = next(iter(found.values()))
+    alike = {name: audited.drawn for name, audited in found.items() if audited.digest == first.digest}
+    if len(alike) > 1:
+        victims_sheet(first.real, alike, folder / "victims.png")
+        listed.append({"file": "images/victims.png", "title": "What is recovered from each",
+                       "caption": "The best attack's pictures, a row a victim. Numbers: peak signal-to-noise ratio."})
+    if pareto_plot(points(table), folder / "pareto.png", "Variance recovered by the best attack"):
+        listed.append({"file": "images/pareto.png", "title": "Accuracy against leak", "caption": (
+            "A victim a point, with 95% intervals; the line joins those that no other betters in both.")})
+    return listed
 
 
 def rows(found: Mapping[str, Audited]) -> list[dict[str, Any]]:
@@ -114,9 +128,9 @@ def accuracy_cost(before: Audited, after: Audited) -> dict[str, Any] | None:
 
 
 def points(table: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """The rows as points of accuracy and leak, coloured by what defends."""
-    return [Point(row["name"], Measured.of(row["accuracy"]), Measured.of(row["leak"]), row["defences"] or row["cut"])
-            for row in table]
+    """The rows as points of accuracy and leak; those of one surrogate beside the same defences share a colour."""
+    return [Point(row["name"], Measured.of(row["accuracy"]), Measured.of(row["leak"]),
+                  f"{row['cut']} {row['without_cem']} {row['surrogate']}") for row in table]
 
 
 def advise(table: Sequence[Mapping[str, Any]], cost: float) -> dict[str, Any] | None:
@@ -125,8 +139,11 @@ def advise(table: Sequence[Mapping[str, Any]], cost: float) -> dict[str, Any] | 
     best = recommended(all_, all_[0], cost)
     if best is None:
         return None
-    return {"name": best.name, "because": f"of those within {100 * cost:g} points of the accuracy of {all_[0].name}, "
-                                          "the one from which the best attack recovers least"}
+    allowed = f"{100 * cost:g} {'point' if cost == 0.01 else 'points'}"
+    because = (f"no other victim leaks less at a cost of at most {allowed} of accuracy" if best is all_[0] else
+               f"of those within {allowed} of the accuracy of {all_[0].name}, the one from which the best attack "
+               "recovers least")
+    return {"name": best.name, "because": because}
 
 
 def _named(dumps: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -26,8 +26,7 @@ def draw_figures(run_dir: Path, judged: Judged, drawn: Mapping[str, Tensor], bes
                  seed: int) -> list[dict[str, str]]:
     """Write the pictures into ``run_dir/images`` and list all but the grid for the report."""
     folder = run_dir / "images"
-    index = _spread(judged.attacked.labels[best.reported_on], SHOWN)
-    index = best.reported_on[index]
+    index = shown(judged, best.reported_on)
     real = judged.attacked.floats(index)
     columns = {"image": _bytes(real), "mean image": _bytes(judged.mean.expand_as(real)),
                **{name: _bytes(images[index]) for name, images in drawn.items()}}
@@ -41,6 +40,18 @@ def draw_figures(run_dir: Path, judged: Judged, drawn: Mapping[str, Tensor], bes
                        "caption": "The first channels of each message, defences on; each channel from its lowest to "
                                   "its highest value over all messages."})
     return [*listed, *figures.from_metrics(run_dir)]
+
+
+def shown(judged: Judged, reported_on: Tensor) -> Tensor:
+    """Which attacked images are on the sheets, some of those that are reported: the same for every attack."""
+    return reported_on[_spread(judged.attacked.labels[reported_on], SHOWN)]
+
+
+def victims_sheet(real: Tensor, drawn: Mapping[str, Tensor], path: Path) -> None:
+    """What the best attack made of each victim's messages, a row a victim; all ``(N, 3, H, W)`` in [0, 1]."""
+    captions = {name: [f"{value:.1f} dB" for value in psnr(images, real).tolist()] for name, images in drawn.items()}
+    picture_table({"image": _bytes(real), **{name: _bytes(images) for name, images in drawn.items()}}, path, captions,
+                  across=True)
 
 
 def _spread(labels: Tensor, n: int) -> Tensor:

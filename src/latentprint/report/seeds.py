@@ -11,7 +11,7 @@ from typing import Any
 
 from latentprint.metrics.matched import Point, mean_gap
 from latentprint.report import names
-from latentprint.report.tables import Cell, Column, Row, Table, measured_cell
+from latentprint.report.tables import Cell, Column, Row, Table, measured_cell, points_cell
 from latentprint.report.values import Measured, mapping, sequence, text
 from latentprint.stats import t_interval
 
@@ -53,7 +53,7 @@ def _victim(seeds: Seeds, name: str) -> Row:
              for metric, key in zip(metrics, ("leak", "mse", "ssim"), strict=True))
     return Row(name, (Cell(text(seeds[0][name].get("defences"), "none")),
                       measured_cell(SHARE, _over(seeds, lambda rows: _value(rows[name], "accuracy"))),
-                      _points(cost) if cost else Cell("–"), *cells))
+                      points_cell(cost) if cost else Cell("–"), *cells))
 
 
 def matched_table(seeds: Seeds) -> Table:
@@ -77,7 +77,7 @@ def _matched(seeds: Seeds, base: str, surrogate: str) -> Row | None:
         return None
     mse, leak = (_over(seeds, lambda rows, key=key: mean_gap(  # type: ignore[misc]
         _family(rows, base, surrogate, key), _family(rows, base, REFERENCE, key))) for key in VALUES)
-    return Row(surrogate, (Cell(base or "none"), _signed(mse), _points(leak),
+    return Row(surrogate, (Cell(base or "none"), _signed(mse), points_cell(leak),
                            Cell(f"{mse.n or 0} of {len(seeds)}")))
 
 
@@ -118,11 +118,3 @@ def _signed(difference: Measured) -> Cell:
         return Cell("–")
     small = "" if difference.bounds is None else " to ".join(f"{end:+.4f}" for end in difference.bounds)
     return Cell(f"{difference.value:+.4f}", small, difference.value)
-
-
-def _points(difference: Measured) -> Cell:
-    """A difference of shares in points with a decimal: trainings differ by less than one."""
-    if difference.value is None:
-        return Cell("–")
-    small = "" if difference.bounds is None else " to ".join(f"{100 * end:.1f}" for end in difference.bounds)
-    return Cell(f"{100 * difference.value:.1f}", small, difference.value)

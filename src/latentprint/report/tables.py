@@ -208,6 +208,14 @@ def _points_cell(difference: Measured, word: str = "") -> Cell:
     return Cell(f"{names.points(difference.value)}{f' points {word}' if word else ''}", small, difference.value)
 
 
+def points_cell(difference: Measured) -> Cell:
+    """A difference of shares in points with a decimal: trainings differ by less than one."""
+    if difference.value is None:
+        return Cell("–")
+    small = "" if difference.bounds is None else " to ".join(f"{100 * end:.1f}" for end in difference.bounds)
+    return Cell(f"{100 * difference.value:.1f}", small, difference.value)
+
+
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
 BARRED = "match_rate"
 PEOPLE = {
@@ -254,9 +262,9 @@ def variants_table(section: Mapping[str, Any]) -> Table:
     return Table(columns, tuple(
         Row(text(row.get("name"), "(unnamed)"),
             (Cell(text(row.get("defences"), "none")), measured_cell(share, Measured.of(row.get("accuracy"))),
-             _points_cell(Measured.of(row.get("accuracy_cost"))) if "accuracy_cost" in row else Cell("–"),
+             points_cell(Measured.of(row.get("accuracy_cost"))),
              _count_cell(row.get("bytes")), measured_cell(share, Measured.of(row.get("leak"))),
-             _points_cell(Measured.of(row.get("leak_reduction"))) if "leak_reduction" in row else Cell("–"),
+             points_cell(Measured.of(row.get("leak_reduction"))),
              *(measured_cell(names.metric(key), Measured.of(row.get(key))) for key in ("mse", "ssim")),
              Cell(text(row.get("best_attack"), NOT_MEASURED))),
             "recommended" if row.get("name") == best else "") for row in rows if row))

@@ -76,7 +76,7 @@ class Channel:
     defence: Table
     defence_settings: tuple[tuple[str, str], ...]
     variants: Table
-    pareto: Figure | None
+    variant_figures: tuple[Figure, ...]
     recommended: str
     cost: tuple[tuple[str, str], ...]
     arms: Table
@@ -158,7 +158,8 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         defence=defence_table(section),
         defence_settings=defence_settings(mapping(section.get("defence"))),
         variants=variants_table(section),
-        pareto=_figure(pareto, pictures) if (pareto := mapping(section.get("pareto"))) else None,
+        variant_figures=tuple(figure for entry in sequence(section.get("variant_figures"))
+                              if (figure := _figure(mapping(entry), pictures)).file),
         recommended=recommendation(mapping(section.get("recommended"))),
         cost=cost_rows(section),
         arms=arms_table(name, section),
@@ -190,7 +191,8 @@ def recommendation(found: Mapping[str, Any]) -> str:
 
 def picture_names(section: Mapping[str, Any]) -> list[str]:
     """The picture files that a section refers to."""
-    listed = [mapping(entry).get("file") for entry in (*sequence(section.get("figures")), section.get("pareto"))]
+    listed = [mapping(entry).get("file") for key in ("figures", "variant_figures")
+              for entry in sequence(section.get(key))]
     return [name for name in (section.get("grid"), *listed) if isinstance(name, str) and name]
 
 
