@@ -20,6 +20,7 @@ from latentprint.feature.defenses.cem import CEM
 from latentprint.feature.victim import SplitVictim
 from latentprint.report.plots import gates_plot, penalty_bars
 from latentprint.report.sheets import picture_table
+from latentprint.surrogates import Surrogate
 
 #: Classes and images looked at, columns of the attention sheet and their images.
 CLASSES, IMAGES, SHOWN, MOST = 16, 256, 8, 5
@@ -36,7 +37,7 @@ def draw_explanations(folder: Path, victim: SplitVictim, data: ImageSet, seed: i
         torch.manual_seed(derive(seed, "explain"))  # slots and densities draw
         features = victim.features(data.floats(index).to(victim.device)).float()
         found = {name: value.float().cpu() for name, value in surrogate.explain(features, labels).items()}
-        penalty = _penalty(victim, features, labels)
+        penalty = _penalty(surrogate, features, labels)
     listed = []
     who = labels.cpu()
     if "attention" in found:
@@ -71,8 +72,7 @@ def _some(labels: Tensor, seed: int) -> Tensor:
     return torch.cat([order[labels[order] == one][:each] for one in classes])
 
 
-def _penalty(victim: SplitVictim, features: Tensor, labels: Tensor) -> Tensor | None:
-    surrogate = next(defence.surrogate for defence in victim.defences if isinstance(defence, CEM))
+def _penalty(surrogate: Surrogate, features: Tensor, labels: Tensor) -> Tensor | None:
     try:
         return surrogate(features, labels).diagnostics["class_penalty"].float().cpu()
     except UserError:  # weight 0 without the noise that the penalty is relative to

@@ -72,7 +72,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
 
 
 def numbers_table(runs: Sequence[Run], channel: str) -> Table:
-    """A row a run: leak, arms on the headline metric, Top-1, the evaluators' accuracy, time."""
+    """A row a run: leak, arms on the headline metric, Top-1, the evaluators' accuracy, time; those that a run has."""
     sections = {run.name: section for run in runs if (section := run.section(channel))}
     heads = [Headline.of(section) for section in sections.values()]
     metric = heads[0].metric
@@ -80,8 +80,10 @@ def numbers_table(runs: Sequence[Run], channel: str) -> Table:
                *(Column(names.arm(arm).label, f"{metric.label}; {names.arm(arm, channel).hint}") for arm in ARMS),
                Column("Top-1", names.METRICS["top1"].help, "more"),
                Column("Evaluators right", "accuracy on real held-out photos"), Column("Time")]
-    return Table(tuple(columns), tuple(Row(name, tuple(_cells(section, head)))
-                                       for (name, section), head in zip(sections.items(), heads, strict=True)))
+    rows = [tuple(_cells(section, head)) for section, head in zip(sections.values(), heads, strict=True)]
+    known = [i for i in range(len(columns)) if not all(row[i].missing or row[i].shown == ABSENT for row in rows)]
+    return Table(tuple(columns[i] for i in known),
+                 tuple(Row(name, tuple(row[i] for i in known)) for name, row in zip(sections, rows, strict=True)))
 
 
 def settings_table(runs: Sequence[Run]) -> Table:

@@ -195,25 +195,18 @@ def defence_table(section: Mapping[str, Any]) -> Table:
     rows = [Row("Undefended", tuple(measured_cell(shown[key], Measured.of(before.get(key))) for _, key in DEFENCE)),
             Row("Defended", tuple(measured_cell(shown[key], after[key]) for _, key in DEFENCE))]
     less, cost = Measured.of(found.get("leak_reduction")), Measured.of(found.get("accuracy_cost"))
-    rows.append(Row("Saved or lost", (_points_cell(cost, "lost"), _points_cell(less, "saved"), Cell("–"), Cell("–")),
+    rows.append(Row("Saved or lost", (points_cell(cost, "lost"), points_cell(less, "saved"), Cell("–"), Cell("–")),
                     "paired, person by person"))
     return Table(tuple(Column(label) for label, _ in DEFENCE), tuple(rows))
 
 
-def _points_cell(difference: Measured, word: str = "") -> Cell:
-    """A difference of shares in percentage points, "3 points lost", or the bare number."""
+def points_cell(difference: Measured, word: str = "") -> Cell:
+    """A difference of shares, "3.0 points lost" or the bare number; with a decimal, as trainings differ by less than
+    a point."""
     if difference.value is None:
         return Cell(NOT_MEASURED)
-    small = "" if difference.bounds is None else " to ".join(map(names.points, difference.bounds))
-    return Cell(f"{names.points(difference.value)}{f' points {word}' if word else ''}", small, difference.value)
-
-
-def points_cell(difference: Measured) -> Cell:
-    """A difference of shares in points with a decimal: trainings differ by less than one."""
-    if difference.value is None:
-        return Cell("–")
     small = "" if difference.bounds is None else " to ".join(f"{100 * end:.1f}" for end in difference.bounds)
-    return Cell(f"{100 * difference.value:.1f}", small, difference.value)
+    return Cell(f"{100 * difference.value:.1f}{f' points {word}' if word else ''}", small, difference.value)
 
 
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
@@ -262,9 +255,9 @@ def variants_table(section: Mapping[str, Any]) -> Table:
     return Table(columns, tuple(
         Row(text(row.get("name"), "(unnamed)"),
             (Cell(text(row.get("defences"), "none")), measured_cell(share, Measured.of(row.get("accuracy"))),
-             points_cell(Measured.of(row.get("accuracy_cost"))),
+             points_cell(Measured.of(row.get("accuracy_cost"))) if "accuracy_cost" in row else Cell("–"),
              _count_cell(row.get("bytes")), measured_cell(share, Measured.of(row.get("leak"))),
-             points_cell(Measured.of(row.get("leak_reduction"))),
+             points_cell(Measured.of(row.get("leak_reduction"))) if "leak_reduction" in row else Cell("–"),
              *(measured_cell(names.metric(key), Measured.of(row.get(key))) for key in ("mse", "ssim")),
              Cell(text(row.get("best_attack"), NOT_MEASURED))),
             "recommended" if row.get("name") == best else "") for row in rows if row))
