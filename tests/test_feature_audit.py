@@ -21,6 +21,7 @@ from latentprint.engine.run import RunDir
 from latentprint.errors import RunFailed
 from latentprint.feature.build import load_images, make_victim
 from latentprint.feature.compare import leak_reduction, rows
+from latentprint.feature.defenses.adversarial import Adversarial
 from latentprint.feature.presets import PRESETS, FeatureConfig, TrainingConfig
 from latentprint.feature.protection import DefenceConfig, described
 from latentprint.feature.train import Epochs, accuracy_hits, milestones, train_split
@@ -336,3 +337,28 @@ def test_nobody_reads_parameters_better_than_certified(run: Run) -> None:
 def test_without_noise_nothing_is_certified(run: Run) -> None:
     found = section(run("audit feature")[2])["certificate"]
     assert found["mse_floor"] == 0.0 and "no noise" in found["reason"]
+
+
+def test_an_adversary_of_a_trained_network_learns_before_the_first_step(tmp_path: Path) -> None:
+    """From random weights the network is left alone for as long; its messages are those of the defended victim."""
+    adversarial = "{kind: adversarial, blocks: 0, width: 8, first_steps: 3, bound: 0.0, weight: 1.0}"
+    config = load_config(FeatureConfig, "tiny", None, [f"defences=[{{kind: noise}}, {adversarial}]"], "audit feature",
+                         PRESETS)
+    images = load_images(config.data)[0]
+    acted = {}
+    for start in (None, tmp_path / "weights.safetensors"):
+        victim, _ = make_victim(config, images.train)
+        defence = victim.defences[1]
+        assert isinstance(defence, Adversarial)
+        seen: list[int] = []
+        real = defence.penalty
+        defence.penalty = lambda step, real=real, seen=seen: (  # type: ignore[method-assign, misc]
+            found if (found := real(step)) is None else seen.append(step.number) or found)
+        run = RunDir.open(tmp_path / f"run-{start is None}", {})
+        train_split(victim, images.train, config.training.model_copy(update={"start": start}), run, 0, "fp32")
+        run.close()
+        acted[start] = seen
+        assert defence.taken == 4 + (0 if start is None else 3)  # two epochs of two steps
+        assert int(defence.state_dict()["_extra_state"]) == defence.taken
+    cold, warm = acted.values()
+    assert cold == [3] and warm == [0, 1, 2, 3]

@@ -17,7 +17,7 @@ from latentprint.report.seeds import matched_table, seeds_of, victims_table
 
 def row(name: str, accuracy: float, mse: float, surrogate: str = "", base: str = "noise") -> dict[str, Any]:
     return {"name": name, "cut": "encode", "defences": f"{base} + {surrogate}" if surrogate else base,
-            "surrogate": surrogate, "without_cem": base, "accuracy": {"value": accuracy},
+            "surrogate": surrogate, "without_cem": base, "bytes": 2048, "accuracy": {"value": accuracy},
             "leak": {"value": 1 - 10 * mse},
             "mse": {"value": mse}, "ssim": {"value": 0.5}}
 
@@ -42,9 +42,10 @@ def test_a_surrogate_is_compared_where_both_reached_the_accuracy() -> None:
     (found,) = matched_table(seeds_of([seed(0.0), seed(0.01)])).rows  # dropout has no k-means to compare with
     assert found.label == "gated" and found.cells[0].shown == "noise"
     # the excess grows from 0 at 80% to 0.01 at 70%: 0.005 in the mean, in both seeds
-    assert found.cells[1].sort == pytest.approx(0.005)
-    assert found.cells[2].sort == pytest.approx(-0.05)
-    assert found.cells[3].shown == "2 of 2"
+    assert found.cells[1].shown == "2,048"
+    assert found.cells[2].sort == pytest.approx(0.005)
+    assert found.cells[3].sort == pytest.approx(-0.05)
+    assert found.cells[4].shown == "2 of 2"
 
 
 def test_one_run_has_no_seeds_and_victims_that_one_lacks_are_left_out() -> None:
@@ -72,5 +73,5 @@ def test_the_page_of_several_runs_shows_both(tmp_path: Path) -> None:
         runs.append(folder)
     page = Page(compare_runs(runs).read_text())
     assert page.row("plain")[2].startswith("80%")
-    assert page.row("gated")[4] == "2 of 2"
+    assert page.row("gated")[5] == "2 of 2"
     assert "Surrogates against k-means at equal accuracy" in page.text

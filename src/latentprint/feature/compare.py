@@ -128,9 +128,9 @@ def accuracy_cost(before: Audited, after: Audited) -> dict[str, Any] | None:
 
 
 def points(table: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """The rows as points of accuracy and leak; those of one surrogate beside the same defences share a colour."""
+    """The rows as points of accuracy and leak; those of one surrogate, otherwise alike, share a colour."""
     return [Point(row["name"], Measured.of(row["accuracy"]), Measured.of(row["leak"]),
-                  f"{row['cut']} {row['without_cem']} {row['surrogate']}") for row in table]
+                  f"{row['cut']} {row['bytes']} {row['without_cem']} {row['surrogate']}") for row in table]
 
 
 def advise(table: Sequence[Mapping[str, Any]], cost: float) -> dict[str, Any] | None:

@@ -42,6 +42,20 @@ class Step:
     lr: float
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a defence may look at before the first step of a network that is already trained.
+
+    Attributes:
+        features: gives those of all training images ``(N, *F)``, clean, and their labels ``(N,)``; by a pass over the
+            data, so it is called where it is needed alone.
+        batch: gives the images of a training step ``(B, 3, H, W)``, as augmented, and what is sent of them, detached.
+    """
+
+    features: Callable[[], tuple[Tensor, Tensor]]
+    batch: Callable[[int], tuple[Tensor, Tensor]]
+
+
 def shape_of(edge: nn.Module, example: Tensor) -> tuple[int, ...]:
     """Shape of the features of one image; the network stays as it was, running statistics too.
 
@@ -74,13 +88,8 @@ class FeatureDefense(nn.Module):
         """
         return features
 
-    def begin(self, features: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        """Before the first step of a network that is already trained.
-
-        Args:
-            features: gives those of all training images ``(N, *F)``, clean, and their labels ``(N,)``; by a pass over
-                the data, so it is called where it is needed alone.
-        """
+    def begin(self, trained: Trained) -> None:
+        """Before the first step of a network that is already trained."""
 
     def before_step(self, step: Step) -> None:
         """Train what the defence trains for itself (an adversary to defend against). Features arrive detached."""

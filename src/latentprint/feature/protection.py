@@ -50,8 +50,11 @@ class AdversarialConfig(Config):
     weight: float = Field(0.3, ge=0, description="of the similarity above the bound")
     bound: float = Field(0.5, ge=0, le=1, description="SSIM of the decoder's picture that counts as harmless")
     steps: int = Field(1, ge=1, description="steps of the decoder for each step of the victim")
-    first_steps: int = Field(200, ge=0, description="steps that the decoder learns before the victim reacts to it")
+    first_steps: int = Field(200, ge=0, description=(
+        "steps that the decoder learns before the victim reacts to it; of a network that is already trained, before "
+        "its first step"))
     blocks: int = Field(4, ge=0, description="residual blocks of the decoder")
+    width: int = Field(64, ge=1, description="channels of the decoder")
     lr: float = Field(1e-3, gt=0, description="the decoder's learning rate (Adam)")
 
 

@@ -17,7 +17,7 @@ from latentprint.engine.loop import Loop, Stateful
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import generator, step_generator
 from latentprint.errors import UserError
-from latentprint.feature.defense import Step
+from latentprint.feature.defense import Step, Trained
 from latentprint.feature.graph import modes_kept
 from latentprint.feature.presets import TrainingConfig
 from latentprint.feature.victim import SplitVictim
@@ -48,13 +48,23 @@ def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run
     for i, defence in enumerate(victim.defences):
         states |= {f"{i}-{name}": state for name, state in defence.states().items()}
 
+    def shown_at(step: int) -> tuple[Tensor, Tensor]:
+        index, rng = epochs.batch(step), step_generator(seed, PHASE, step)
+        images = augmented(data.floats(index).to(victim.device), config.augment, rng)
+        return images, data.labels[index].to(victim.device)
+
+    @torch.no_grad()
+    def sent_at(step: int) -> tuple[Tensor, Tensor]:
+        images, _ = shown_at(step)
+        with modes_kept(victim), autocast(victim.device, precision):
+            victim.eval()
+            return images, victim.sent(victim.features(images))
+
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         if step == 0 and config.start is not None:
             for defence in victim.defences:
-                defence.begin(partial(clean_features, victim, data, precision))
-        index, rng = epochs.batch(step), step_generator(seed, PHASE, step)
-        images = augmented(data.floats(index).to(victim.device), config.augment, rng)
-        labels = data.labels[index].to(victim.device)
+                defence.begin(Trained(partial(clean_features, victim, data, precision), sent_at))
+        images, labels = shown_at(step)
         with autocast(victim.device, precision):
             features = victim.features(images)
             sent = victim.sent(features)

@@ -7,7 +7,7 @@ intervals are Student's over seeds, and differences are taken within a seed firs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from latentprint.metrics.matched import Point, mean_gap
 from latentprint.report import names
@@ -18,6 +18,15 @@ from latentprint.stats import t_interval
 SHARE = names.Metric("", is_share=True)
 REFERENCE = "kmeans"
 VALUES = ("mse", "leak")
+
+
+class Beside(NamedTuple):
+    """See `_beside`; ``sent`` in bytes."""
+
+    cut: str
+    sent: float | None
+    defences: str
+
 
 Variant = Mapping[str, Any]
 Seeds = Sequence[Mapping[str, Variant]]
@@ -63,29 +72,35 @@ def matched_table(seeds: Seeds) -> Table:
     """
     if not seeds:
         return EMPTY
-    families = dict.fromkeys((text(row.get("without_cem")), surrogate) for row in seeds[0].values()
+    families = dict.fromkeys((_beside(row), surrogate) for row in seeds[0].values()
                              if (surrogate := text(row.get("surrogate"))) not in ("", REFERENCE))
     rows = [row for base, surrogate in families if (row := _matched(seeds, base, surrogate))]
-    columns = (Column("Beside", is_text=True), Column("MSE more", "at equal accuracy, mean over the shared range",
-                                                      "less"),
+    columns = (Column("Beside", is_text=True), Column("Sent", "bytes of one image's features"),
+               Column("MSE more", "at equal accuracy, mean over the shared range", "less"),
                Column("Leak more, points", "at equal accuracy, mean over the shared range", "more"), Column("Seeds"))
     return Table(columns, tuple(rows)) if rows else EMPTY
 
 
-def _matched(seeds: Seeds, base: str, surrogate: str) -> Row | None:
+def _beside(row: Variant) -> Beside:
+    """All that a victim is but its surrogate: where it is cut, how much it sends, and its other defences."""
+    return Beside(text(row.get("cut")), Measured.of({"value": row.get("bytes")}).value, text(row.get("without_cem")))
+
+
+def _matched(seeds: Seeds, base: Beside, surrogate: str) -> Row | None:
     if not any(_family(seeds[0], base, REFERENCE, "mse", anchored=False)):
         return None
     mse, leak = (_over(seeds, lambda rows, key=key: mean_gap(  # type: ignore[misc]
         _family(rows, base, surrogate, key), _family(rows, base, REFERENCE, key))) for key in VALUES)
-    return Row(surrogate, (Cell(base or "none"), _signed(mse), points_cell(leak),
+    sent = "–" if base.sent is None else f"{base.sent:,.0f}"
+    return Row(surrogate, (Cell(base.defences or "none"), Cell(sent), _signed(mse), points_cell(leak),
                            Cell(f"{mse.n or 0} of {len(seeds)}")))
 
 
-def _family(rows: Mapping[str, Variant], base: str, surrogate: str, key: str, anchored: bool = True) -> list[Point]:
+def _family(rows: Mapping[str, Variant], base: Beside, surrogate: str, key: str, anchored: bool = True) -> list[Point]:
     """The points of a curve; ``anchored`` adds the victim without CEM."""
     wanted = {surrogate, ""} if anchored else {surrogate}
     found = ((_value(row, "accuracy"), _value(row, key)) for row in rows.values()
-             if text(row.get("without_cem")) == base and text(row.get("surrogate")) in wanted)
+             if _beside(row) == base and text(row.get("surrogate")) in wanted)
     return [Point(accuracy, value) for accuracy, value in found if accuracy is not None and value is not None]
 
 
@@ -95,7 +110,7 @@ def _without_cem(rows: Mapping[str, Variant], name: str) -> str | None:
     if not text(own.get("surrogate")):
         return None
     return next((other for other, row in rows.items() if not text(row.get("surrogate"))
-                 and row.get("without_cem") == own.get("without_cem") and row.get("cut") == own.get("cut")), None)
+                 and _beside(row) == _beside(own)), None)
 
 
 def _over(seeds: Seeds, value: Callable[[Mapping[str, Variant]], float | None]) -> Measured:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from latentprint.engine.loop import Stateful
-from latentprint.feature.defense import FeatureDefense, Step, shape_of
+from latentprint.feature.defense import FeatureDefense, Step, Trained, shape_of
 from latentprint.feature.protection import CEMConfig
 from latentprint.surrogates import Learned, Surrogate, learning_rate_scale
 
@@ -36,8 +36,8 @@ class CEM(FeatureDefense):
             self.surrogate.check()
         return edge
 
-    def begin(self, features: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        self.surrogate.refresh(*features())
+    def begin(self, trained: Trained) -> None:
+        self.surrogate.refresh(*trained.features())
 
     def before_step(self, step: Step) -> None:
         features = step.features.detach()
