@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from latentprint.config import load_config
 from latentprint.data.base import ImageSet
 from latentprint.data.procedural import make_people
+from latentprint.diffusion.loading import FaceTools, load_tools
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import generator
 from latentprint.errors import RunFailed, UserError
@@ -34,7 +35,7 @@ from latentprint.feature.attacks.base import (
     sends_alike,
 )
 from latentprint.feature.attacks.decoder import DecoderAttack
-from latentprint.feature.attacks.faces import FaceReader, FaceTools, load_tools, usual_hole
+from latentprint.feature.attacks.faces import FaceReader, usual_hole
 from latentprint.feature.attacks.gan import CriticTrainer, GANAttack, gradient_penalty
 from latentprint.feature.attacks.matching import measure
 from latentprint.feature.attacks.optimise import EDGE, OptimiseAttack

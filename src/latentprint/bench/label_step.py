@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from latentprint.bench.timing import timed
 from latentprint.data.procedural import make_people
+from latentprint.diffusion.loading import load_tools
 from latentprint.diffusion.lora import adapter_parameters
 from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.run import RunDir
 from latentprint.label.pairing import pseudo_embeddings, random_pairs
 from latentprint.label.presets import FACE_BOX, AttackConfig, LabelConfig
 from latentprint.label.progressive import Progressive, StageLoop
-from latentprint.label.tools import encode, load_swapper
-from latentprint.models.assets import load_asset
+from latentprint.label.tools import encode
 from latentprint.models.classifiers import build
 from latentprint.models.preprocess import Preprocess
 from latentprint.victim import Victim
@@ -65,7 +65,7 @@ def _stage_two(config: AttackConfig, folder: Path, precision: str) -> tuple[Stag
     settings = LabelConfig()
     device = pick_device(settings.device)
     public = make_people(range(100_000, 100_060), 2)
-    tools = encode(load_swapper(settings), lay_out(load_asset("teacher"), device), public)
+    tools = encode(*load_tools(settings.assets, device), public)
     top, left, bottom, right = FACE_BOX
     victim = lay_out(Victim(build("vgg", CLASSES), CLASSES, preprocess=Preprocess((top, left, bottom, right))), device)
     assert isinstance(victim, Victim)

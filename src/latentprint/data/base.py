@@ -63,6 +63,13 @@ class ImageSet:
         """``(n_classes,)`` images per class."""
         return torch.bincount(self.labels, minlength=self.n_classes)
 
+    def first_photos(self, count: int | None) -> tuple[ImageSet, ImageSet]:
+        """Every class's first ``count`` images (None: all), grouped by class, and the rest."""
+        order, counts = self.labels.argsort(stable=True), self.counts()
+        place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[self.labels[order]]
+        first = place < (len(self) if count is None else count)
+        return self.take(order[first]), self.take(order[~first])
+
     def floats(self, index: Tensor | slice | None = None) -> Tensor:
         """Images as ``(B, 3, H, W)`` float32 in [0, 1]."""
         images = self.images if index is None else self.images[index]

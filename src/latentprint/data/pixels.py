@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
@@ -72,3 +73,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.new("RGB", layer.size, _PAPER)
         image.paste(layer, mask=layer.getchannel("A"))
     return image.convert("RGB")
+
+
+def as_bytes(images: Tensor) -> NDArray[np.uint8]:
+    """Images ``(N, 3, H, W)`` float, cut to [0, 1], as sheets want them: ``(N, H, W, 3)`` bytes."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

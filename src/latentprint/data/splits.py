@@ -63,6 +63,13 @@ class AuditData:
         images, labels = torch.cat([train.images, heldout.images]), torch.cat([train.labels, heldout.labels])
         return replace(train, images=images, labels=labels, holes=None, attributes=None)
 
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the pictures of every part, for manifests."""
+        parts = {"public": self.public, "private_train": self.private_train, "private_heldout": self.private_heldout,
+                 "evaluation": self.evaluation}
+        return {name: hashlib.sha256(part.images.numpy().tobytes()).hexdigest()
+                for name, part in parts.items() if part is not None}
+
     def validate(self) -> list[str]:
         """Look for photos that are in two parts.
 

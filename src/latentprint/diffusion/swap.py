@@ -137,7 +137,7 @@ class Swapper(nn.Module):
 
     def paste(self, latent: Tensor, scene: Scene) -> Tensor:
         """Decode and put back what the hole did not cover."""
-        hole = F.avg_pool2d(scene.hole, 3, 1, 1)  # a feathered edge
+        hole = F.avg_pool2d(scene.hole, 3, 1, 1, count_include_pad=False)  # a feathered edge
         return scene.image + hole * (self.codec.decode(latent.to(scene.image.dtype)) - scene.image)
 
     def _v(self, noisy: Tensor, timestep: Tensor, scene: Scene, tokens: Tensor) -> Tensor:

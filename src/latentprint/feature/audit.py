@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from latentprint import checks
 from latentprint.config import config_hash
 from latentprint.data.base import ImageSet
-from latentprint.engine.device import DeviceName, lay_out, peak_memory, pick_device, resolve_precision
+from latentprint.engine.device import lay_out, peak_memory
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.seeds import generator
+from latentprint.engine.settings import settled
 from latentprint.feature.attacks.base import Harness, mean_image, messages
 from latentprint.feature.attacks.registry import ATTACKS
 from latentprint.feature.build import Images, load_images, make_victim
@@ -85,10 +86,7 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
         RunFailed: training broke down.
     """
     began = time.perf_counter()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = pick_device(config.device)
-    config = resolved(config)
+    config, device = settled(config)
     if is_main():
         check_out(out, resume)
     parts = prepare(config)
@@ -213,14 +211,6 @@ def audited(judged: Judged, drawn: Tensor, best: Best, hits: Tensor, section: di
     index = shown(judged, kept)
     return Audited(judged, found.errors.double().numpy(), found.floor.double().numpy(), judged.units(kept),
                    hits.double().numpy(), digest, judged.attacked.floats(index), drawn[index], section)
-
-
-def resolved(config: FeatureConfig) -> FeatureConfig:
-    """What ``auto`` means on this machine, so that config.yaml is complete and a resume elsewhere is refused."""
-    device = pick_device(config.device)
-    name: DeviceName = "cuda" if device.type == "cuda" else "cpu"
-    return config.model_copy(update={"device": name, "precision": resolve_precision(device, config.precision),
-                                     "threads": config.threads or torch.get_num_threads()})
 
 
 def draw(config: FeatureConfig, victim: SplitVictim, known: ImageSet, attacked: ImageSet,

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentprint.data.pixels import as_bytes
 from latentprint.engine.seeds import generator
 from latentprint.feature.evaluate import Judged
 from latentprint.feature.scores import Best
@@ -28,8 +29,8 @@ def draw_figures(run_dir: Path, judged: Judged, drawn: Mapping[str, Tensor], bes
     folder = run_dir / "images"
     index = shown(judged, best.reported_on)
     real = judged.attacked.floats(index)
-    columns = {"image": _bytes(real), "mean image": _bytes(judged.mean.expand_as(real)),
-               **{name: _bytes(images[index]) for name, images in drawn.items()}}
+    columns = {"image": as_bytes(real), "mean image": as_bytes(judged.mean.expand_as(real)),
+               **{name: as_bytes(images[index]) for name, images in drawn.items()}}
     captions = {name: [f"{value:.1f} dB" for value in psnr(images[index], real).tolist()]
                 for name, images in drawn.items()}
     picture_table(columns, folder / "grid.png", captions, across=True)
@@ -50,8 +51,8 @@ def shown(judged: Judged, reported_on: Tensor) -> Tensor:
 def victims_sheet(real: Tensor, drawn: Mapping[str, Tensor], path: Path) -> None:
     """What the best attack made of each victim's messages, a row a victim; all ``(N, 3, H, W)`` in [0, 1]."""
     captions = {name: [f"{value:.1f} dB" for value in psnr(images, real).tolist()] for name, images in drawn.items()}
-    picture_table({"image": _bytes(real), **{name: _bytes(images) for name, images in drawn.items()}}, path, captions,
-                  across=True)
+    rows = {"image": real, **drawn}
+    picture_table({name: as_bytes(images) for name, images in rows.items()}, path, captions, across=True)
 
 
 def _spread(labels: Tensor, n: int) -> Tensor:
@@ -73,10 +74,5 @@ def _message(victim: SplitVictim, images: Tensor, seed: int) -> dict[str, NDArra
     low, high = sent.amin((0, 2, 3), keepdim=True), sent.amax((0, 2, 3), keepdim=True)
     grey = ((sent - low) / (high - low).clamp_min(1e-12)).repeat_interleave(
         max(1, images.shape[-1] // sent.shape[-1]), 2).repeat_interleave(max(1, images.shape[-1] // sent.shape[-1]), 3)
-    return {f"channel {i}": _bytes(grey[:, i : i + 1].expand(-1, 3, -1, -1))
+    return {f"channel {i}": as_bytes(grey[:, i : i + 1].expand(-1, 3, -1, -1))
             for i in range(min(CHANNELS, sent.shape[1]))}
-
-
-def _bytes(images: Tensor) -> NDArray[np.uint8]:
-    """``(N, 3, H, W)`` in [0, 1] to ``(N, H, W, 3)`` bytes."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from latentprint.config import Config
 from latentprint.data.sources import DataSource, ProceduralSource
-from latentprint.engine.device import DeviceName, Precision
+from latentprint.engine.settings import RunConfig
 from latentprint.feature.attacks.settings import AttackName, AttackSettings
 from latentprint.feature.protection import DefenceConfig
 from latentprint.feature.protocol import Protocol
@@ -58,14 +58,9 @@ class TrainingConfig(Config):
         "what is done to training images"))
 
 
-class FeatureConfig(Config):
+class FeatureConfig(RunConfig):
     """Settings of ``latentprint audit feature`` and ``latentprint defend feature``."""
 
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
-    device: DeviceName = Field("auto", description="auto, cpu or cuda")
-    precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as PyTorch takes")
-    assets: Path | None = Field(None, description="folder with networks from 'latentprint pretrain'; null: packaged")
     data: FeatureData = Field(FeatureData(), description="images")
     split: SplitConfig = Field(SplitConfig(), description="the network under audit and its cut")
     training: TrainingConfig = Field(TrainingConfig(), description="how it is trained")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,16 +16,16 @@ from torch import nn
 
 from latentprint import checks
 from latentprint.config import config_hash
-from latentprint.data.base import concatenate
 from latentprint.data.faceregion import with_holes
 from latentprint.data.groups import read_groups
-from latentprint.data.sources import ProceduralSource, load
-from latentprint.data.splits import AuditData, from_parts, split_people
+from latentprint.data.people import load_people
+from latentprint.data.splits import AuditData
+from latentprint.diffusion.loading import load_tools
 from latentprint.diffusion.swap import Swapper
-from latentprint.engine.device import DeviceName, lay_out, peak_memory, pick_device, resolve_precision
+from latentprint.engine.device import lay_out, peak_memory, pick_device
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest, now
-from latentprint.errors import UserError
+from latentprint.engine.settings import settled
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
 from latentprint.label.baselines.arms import check_baselines, draw_baselines
@@ -46,8 +45,8 @@ from latentprint.label.evaluate import (
 from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.presets import LabelConfig
-from latentprint.label.tools import Tools, encode, load_swapper
-from latentprint.models.assets import find_asset, load_asset
+from latentprint.label.tools import Tools, encode
+from latentprint.models.assets import find_asset, load_asset, strangers_to_assets
 from latentprint.report.build import verdict
 from latentprint.types import Reconstruction
 from latentprint.victim import Victim
@@ -74,17 +73,14 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
         RunFailed: training broke down.
     """
     began = time.perf_counter()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = pick_device(config.device)
-    config = resolved(config)
+    config, device = settled(config, attack=config.attack.resolved)
     if is_main():
         check_out(out, resume)
     data, warnings = audit_data(config)
     models = load_models(config, data)
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
     run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
-                            command=["latentprint", *sys.argv[1:]], data=data_hashes(data)))
+                            command=["latentprint", *sys.argv[1:]], data=data.hashes()))
     bench, victim, tools, found = prepare(config, data, models, run)
     warnings += found
     arms, drawn, attack, queries = draw_arms(config, bench, victim, tools, run)
@@ -124,15 +120,6 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
     return report
 
 
-def resolved(config: LabelConfig) -> LabelConfig:
-    """What ``auto`` means on this machine, so that config.yaml is complete and a resume elsewhere is refused."""
-    device = pick_device(config.device)
-    name: DeviceName = "cuda" if device.type == "cuda" else "cpu"
-    return config.model_copy(update={"device": name, "attack": config.attack.resolved,
-                                     "precision": resolve_precision(device, config.precision),
-                                     "threads": config.threads or torch.get_num_threads()})
-
-
 def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
     """Load and split the people, and look for overlap.
 
@@ -140,17 +127,7 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         UserError: no public people, too few photos, a person or photo on both sides.
     """
     settings = config.data
-    private = load(settings.private)
-    evaluation = load(settings.evaluation) if settings.evaluation is not None else None
-    others = [load(source) for source in settings.public]
-    if settings.n_private is not None:
-        data = split_people(private, settings.n_private, settings.n_heldout, config.seed, n_train=settings.n_train)
-        public = concatenate(data.public, *others)
-        data = AuditData(public, data.private_train, data.private_heldout, evaluation)
-    elif others:
-        data = from_parts(concatenate(*others), private, settings.n_heldout, config.seed, evaluation, settings.n_train)
-    else:
-        raise UserError("data.public is empty: name a public source, or data.n_private to split data.private")
+    data = load_people(settings, config.seed, settings.n_heldout, settings.n_train)
     if settings.groups is not None:  # of those who are private after the split
         groups = read_groups(settings.groups, data.private_train.names)
         train, heldout = (replace(part, groups=groups) for part in (data.private_train, data.private_heldout))
@@ -179,36 +156,26 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
         UserError: an asset, victim or evaluator that cannot be used, or that breaks the rules of ``checks``.
     """
     device = pick_device(config.device)
-    teacher, judge, *others = (lay_out(load_asset(name, config.assets), device)
-                               for name in (config.teacher, config.judge, *config.teachers))
+    swapper, teacher = load_tools(config.assets, device, config.teacher)
+    judge, *others = (lay_out(load_asset(name, config.assets), device) for name in (config.judge, *config.teachers))
     train = data.private_train
     victim = defended(load_classifier(config, config.victim, "victim", train), config, len(train), train.size)
     check_baselines(config.baselines, victim)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
-    _strangers_to_assets(config)
+    strangers_to_assets(config.data.private, assets_in_use(config), config.assets)
     checks.enforce([
         *(checks.judge_is_teacher(judge, each) for each in (teacher, *others)),
         *(checks.evaluator_is_victim(e.name, e, victim) for e in evaluators),
         *(checks.same_architecture(e.name, model.model, config.victim.model, e, victim)
           for e, model in zip(evaluators, config.evaluators, strict=True)),
     ])
-    return Models(victim, evaluators, teacher, others, judge, load_swapper(config))
+    return Models(victim, evaluators, teacher, others, judge, swapper)
 
 
-def _strangers_to_assets(config: LabelConfig) -> None:
-    """Raises UserError when procedural private people were among those that a network in use was trained on."""
-    private = config.data.private
-    if not isinstance(private, ProceduralSource):
-        return
-    own = range(private.first_identity, private.first_identity + private.people)
-    for name in (config.teacher, *config.teachers, config.judge, "prior", "codec", "attributes"):
-        made = find_asset(name, config.assets)[1].get("config", {})
-        first = made.get("first_person", 0)
-        trained = range(first, first + made.get("people", 0))
-        if max(own.start, trained.start) < min(own.stop, trained.stop):
-            raise UserError(f"data.private.first_identity: person {max(own.start, trained.start)} was among the people "
-                            f"that the asset {name!r} was trained on; choose others")
+def assets_in_use(config: LabelConfig) -> list[str]:
+    """Names of the trained networks that the audit builds on."""
+    return [config.teacher, *config.teachers, config.judge, "prior", "codec", "attributes"]
 
 
 def prepare(config: LabelConfig, data: AuditData, models: Models,
@@ -270,11 +237,3 @@ def later_flags(section: dict[str, Any], drawn: Reconstruction) -> list[str]:
         warnings.append(f"{skipped} steps of the attack had a non-finite loss or exploding gradient: skipped")
     reason = section["metrics"]["frechet"]["reason"]
     return warnings + ([f"no Frechet distance: {reason}"] if reason else [])
-
-
-def data_hashes(data: AuditData) -> dict[str, str]:
-    """SHA-256 of the pictures of every part."""
-    parts = {"public": data.public, "private_train": data.private_train, "private_heldout": data.private_heldout,
-             "evaluation": data.evaluation}
-    return {name: hashlib.sha256(part.images.numpy().tobytes()).hexdigest()
-            for name, part in parts.items() if part is not None}

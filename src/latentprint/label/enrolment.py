@@ -67,7 +67,7 @@ def enrolled(network: nn.Module, data: AuditData, name: str = "", architecture: 
     sets, train, heldout = calibration_sets(data), data.private_train, data.private_heldout
     calibration = calibrate(embed(network, sets.probes.images), sets.probes.labels,
                             _templates(network, sets.enrolment), (LOOSE, STRICT))
-    templates = _templates(network, _first_photos(train, sets.photos)[0])
+    templates = _templates(network, train.first_photos(sets.photos)[0])
     similarity = embed(network, heldout.images) @ templates.T
     strangers = similarity[heldout.labels[:, None] != torch.arange(train.n_classes)]
     return Recogniser(network, templates, calibration, name, architecture, sets.photos, sets.people,
@@ -86,11 +86,11 @@ def calibration_sets(data: AuditData) -> CalibrationSets:
     typical = int(data.private_train.counts().median())
     if data.evaluation is not None:
         photos = min(typical, (int(data.evaluation.counts().median()) + 1) // 2)
-        return CalibrationSets(photos, *_first_photos(_with_more(data.evaluation, photos), photos), "evaluation people")
-    private, heldout = _first_photos(data.private_train, typical)[0], data.private_heldout
+        return CalibrationSets(photos, *_with_more(data.evaluation, photos).first_photos(photos), "evaluation people")
+    private, heldout = data.private_train.first_photos(typical)[0], data.private_heldout
     if len(heldout) * (private.n_classes - 1) * STRICT >= FEW_FALSE_MATCHES:
         return CalibrationSets(typical, private, heldout, "private people")
-    first, rest = _first_photos(_with_more(data.public, typical), typical)
+    first, rest = _with_more(data.public, typical).first_photos(typical)
     return CalibrationSets(typical, concatenate(private, first), concatenate(heldout, rest),
                            "private and public people")
 
@@ -108,13 +108,6 @@ def warnings_of(recogniser: Recogniser) -> list[str]:
 
 def _templates(network: nn.Module, photos: ImageSet) -> Tensor:
     return enrol(embed(network, photos.images), photos.labels, photos.n_classes)
-
-
-def _first_photos(data: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
-    """Every person's first ``count`` photos, and the rest."""
-    order, counts = data.labels.argsort(stable=True), data.counts()
-    place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[data.labels[order]]
-    return data.take(order[place < count]), data.take(order[place >= count])
 
 
 def _with_more(data: ImageSet, count: int) -> ImageSet:

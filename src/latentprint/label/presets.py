@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from latentprint.config import Config
-from latentprint.data.sources import DataSource, ProceduralSource
-from latentprint.engine.device import DeviceName, Precision
+from latentprint.data.people import PeopleConfig
+from latentprint.engine.settings import RunConfig
 from latentprint.handover import Annealing, Pace
 from latentprint.label.baselines.settings import BaselineName, BaselineSettings
 from latentprint.label.protection import DefenceConfig, NoDefence
@@ -22,20 +22,11 @@ from latentprint.schedules import Mixing
 FACE_BOX = [FACE_CROP[0], FACE_CROP[1], FACE_CROP[0] + FACE_CROP[2], FACE_CROP[1] + FACE_CROP[3]]
 
 
-class DataConfig(Config):
-    """Who is private, who is public, and who calibrates the judge."""
+class DataConfig(PeopleConfig):
+    """The people, and what the victim learns of them."""
 
-    private: DataSource = Field(ProceduralSource(people=50, photos=40, first_identity=0),
-                                description="the victim's people")
-    public: list[DataSource] = Field([ProceduralSource(people=8000, photos=2, first_identity=100_000)],
-                                     description="what the adversary may use; empty: people of 'private' who are "
-                                                 "left after n_private")
-    evaluation: DataSource | None = Field(ProceduralSource(people=200, photos=6, first_identity=200_000),
-                                          description="further people who calibrate the judge's thresholds; null: "
-                                                      "private and public people do")
     groups: Path | None = Field(None, description="a CSV file with the columns name and group: the report then also "
                                                   "gives the numbers of each group of private people")
-    n_private: int | None = Field(None, ge=2, description="private people when 'private' is split; null: all")
     n_heldout: int = Field(8, ge=1, description="photos of each private person kept from the victim")
     n_train: int | None = Field(None, ge=1, description="at most so many training photos of each private person")
 
@@ -137,14 +128,9 @@ class AttackConfig(Config):
         return self.model_copy(update={**changes, "stages": stages, "loss": None, "arm": None})
 
 
-class LabelConfig(Config):
+class LabelConfig(RunConfig):
     """Settings of ``latentprint audit label``."""
 
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
-    device: DeviceName = Field("auto", description="auto, cpu or cuda")
-    precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as PyTorch takes")
-    assets: Path | None = Field(None, description="folder with networks from 'latentprint pretrain'; null: packaged")
     teacher: str = Field("teacher", description="asset that the attack uses as recogniser")
     teachers: list[str] = Field([], description="assets that judge pictures beside the teacher while the attack trains")
     judge: str = Field("judge", description="asset that judges identity")

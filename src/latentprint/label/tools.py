@@ -11,13 +11,8 @@ from torch import Tensor, nn
 from latentprint.data.base import ImageSet
 from latentprint.diffusion.prior import FaceSwapPrior
 from latentprint.diffusion.swap import Scene, Swapper
-from latentprint.engine.device import lay_out, pick_device
-from latentprint.errors import UserError
-from latentprint.label.presets import LabelConfig
 from latentprint.label.teachers import Gate, Teachers, together
-from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.attributes import AttributeNetwork, in_batches
-from latentprint.models.codec import Codec
 from latentprint.models.recognisers import embed
 
 #: Principal axes of the attribute network's features that Frechet distances of a look use: few pictures suffice.
@@ -57,25 +52,6 @@ class Tools:
         """The same tools around another prior."""
         swapper = Swapper(prior, self.swapper.codec, self.swapper.attributes)
         return replace(self, swapper=swapper)
-
-
-def load_swapper(config: LabelConfig) -> Swapper:
-    """Codec, attribute network and prior as shipped, on the device.
-
-    Raises:
-        UserError: one is missing, or the prior was trained with others than these.
-    """
-    device = pick_device(config.device)
-    for name, needed in find_asset("prior", config.assets)[1].get("needs", {}).items():
-        own_name = config.teacher if name == "teacher" else name
-        if find_asset(own_name, config.assets)[1]["sha256"] != needed:
-            raise UserError(f"assets: the prior was trained with another {name} than {own_name!r}; retrain it with "
-                            "'latentprint pretrain prior'")
-    codec, attributes, prior = (lay_out(load_asset(name, config.assets), device)
-                                for name in ("codec", "attributes", "prior"))
-    if not isinstance(codec, Codec) or not isinstance(prior, FaceSwapPrior):
-        raise UserError("assets: 'codec' and 'prior' must be those that 'latentprint pretrain' makes")
-    return Swapper(prior, codec, attributes)
 
 
 def encode(swapper: Swapper, teacher: nn.Module, public: ImageSet, others: Sequence[nn.Module] = (),

@@ -1,24 +1,15 @@
-"""What the prior-guided attack knows of faces: the shipped networks, and who and how a message shows."""
+"""What the prior-guided attack reads from messages: who they show, and how."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
 from latentprint.data.faceregion import default_hole
 from latentprint.data.procedural import ATTRIBUTE_NAMES
-from latentprint.diffusion.prior import FaceSwapPrior
-from latentprint.diffusion.swap import Swapper
-from latentprint.engine.device import lay_out
-from latentprint.errors import UserError
-from latentprint.models.assets import find_asset, load_asset
-from latentprint.models.codec import Codec
 from latentprint.models.decoders import Standardise
 from latentprint.models.recognisers import EMBEDDING_DIM
 
@@ -26,31 +17,6 @@ from latentprint.models.recognisers import EMBEDDING_DIM
 PRIOR_SIZE = 64
 #: A map is pooled to at most so many positions a side before it is read.
 READ_SIZE = 8
-
-
-@dataclass(frozen=True)
-class FaceTools:
-    """The prior with its helpers, and the recogniser in whose space it takes identities. Frozen, on one device."""
-
-    swapper: Swapper
-    teacher: nn.Module
-
-
-def load_tools(assets: Path | None, device: torch.device) -> FaceTools:
-    """The networks as shipped, or those of a folder.
-
-    Raises:
-        UserError: one is missing or damaged, or the prior was trained with others than these.
-    """
-    for name, needed in find_asset("prior", assets)[1].get("needs", {}).items():
-        if find_asset(name, assets)[1]["sha256"] != needed:
-            raise UserError(f"assets: the prior was trained with another {name}; retrain it with 'latentprint pretrain "
-                            "prior'")
-    codec, attributes, prior, teacher = (lay_out(load_asset(name, assets), device)
-                                         for name in ("codec", "attributes", "prior", "teacher"))
-    if not isinstance(codec, Codec) or not isinstance(prior, FaceSwapPrior):
-        raise UserError("assets: 'codec' and 'prior' must be those that 'latentprint pretrain' makes")
-    return FaceTools(Swapper(prior, codec, attributes), teacher)
 
 
 class FaceReader(nn.Module):

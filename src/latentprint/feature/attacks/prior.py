@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
+from latentprint.diffusion.loading import FaceTools, load_tools
 from latentprint.diffusion.swap import Scene, Swapper
 from latentprint.engine.device import autocast, lay_out
 from latentprint.engine.loop import Loop, progress, warm_cosine
@@ -29,7 +30,7 @@ from latentprint.engine.seeds import derive
 from latentprint.feature.attack import FeatureAttack
 from latentprint.feature.attacks.base import Harness, Source, Spent, batches, image_size
 from latentprint.feature.attacks.decoder import DecoderAttack, decode
-from latentprint.feature.attacks.faces import PRIOR_SIZE, FaceReader, FaceTools, load_tools, usual_hole
+from latentprint.feature.attacks.faces import PRIOR_SIZE, FaceReader, usual_hole
 from latentprint.feature.attacks.matching import Matching, measure
 from latentprint.feature.victim import SplitVictim
 from latentprint.losses.identity import identity_cosine
