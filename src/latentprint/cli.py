@@ -123,6 +123,20 @@ def _defend_feature() -> Job:
     return Job(FeatureConfig, DEFEND_PRESETS, run_defend)
 
 
+def _audit_template() -> Job:
+    from latentprint.template.audit import run_audit
+    from latentprint.template.presets import PRESETS, TemplateConfig
+
+    return Job(TemplateConfig, PRESETS, run_audit)
+
+
+def _defend_template() -> Job:
+    from latentprint.template.compare import run_defend
+    from latentprint.template.presets import PRESETS, TemplateConfig
+
+    return Job(TemplateConfig, PRESETS, run_defend)
+
+
 def _pretrain(what: str) -> Job:
     module = importlib.import_module(f"latentprint.pretrain.{what}")
     return Job(getattr(module, f"{what.capitalize()}Config"), module.PRESETS, module.pretrain)
@@ -163,6 +177,16 @@ _add_job(
     "negative), bido or dp-sgd.",
 )  # fmt: skip
 _add_job(
+    audit, "audit template", _audit_template, _show_report,
+    "How much of a face comes back from the template that a recogniser stored of it: `attack.access` white-box, "
+    "transfer or scores, `protection` as templates are stored.",
+)  # fmt: skip
+_add_job(
+    defend, "defend template", _defend_template, _show_report,
+    "What protections of stored templates cost in recognition and save in leak: noise, quantise, partial, projection, "
+    "polyprotect, mlp-hash, each with the adversary who knows it.",
+)  # fmt: skip
+_add_job(
     audit, "audit feature", _audit_feature, _show_report,
     "How much of an image the features give away that a device sends to the cloud; with `variants`, of several "
     "networks or cuts side by side.",
@@ -190,12 +214,10 @@ def _add_later(group: typer.Typer, command: str) -> None:
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
     def later_command() -> None:
-        raise UserError(f"'latentprint {command}' is not available in this version; 'audit label' and 'audit feature' "
-                        "are")
+        raise UserError(f"'latentprint {command}' is not available in this version")
 
 
 for group, command in (
-    (audit, "audit template"), (defend, "defend template"),
     (study, "study run"), (study, "study show"),
 ):  # fmt: skip
     _add_later(group, command)

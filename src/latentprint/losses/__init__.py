@@ -14,7 +14,7 @@ from latentprint.losses.classification import (
 from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
 from latentprint.losses.dependence import distance_correlation, hsic, normalised_hsic
 from latentprint.losses.diversity import diversity_hinge
-from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine
+from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine, info_nce
 from latentprint.losses.perceptual import feature_distance
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
 
@@ -34,6 +34,7 @@ __all__ = [
     "feature_distance",
     "hsic",
     "identity_cosine",
+    "info_nce",
     "max_margin",
     "normalised_hsic",
     "poincare",

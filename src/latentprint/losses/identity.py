@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -48,6 +49,33 @@ def contrastive_identity(
     if own is not None:
         to_others = to_others.scatter(1, own[:, None], float("-inf"))
     return F.relu(margin + to_others.amax(1) - F.cosine_similarity(embedding, identity, dim=1))
+
+
+def info_nce(embedding: Tensor, positive: Tensor, negatives: Tensor, temperature: float = 0.1,
+             excluded: Tensor | None = None) -> Tensor:
+    """``-log(exp(s+ / tau) / (exp(s+ / tau) + sum_i exp(s_i / tau)))`` with cosines s: nearest to its own among many.
+
+    Args:
+        embedding: ``(B, D)`` of the generated image.
+        positive: ``(B, D)``, what it should be like.
+        negatives: ``(K, D)`` for the whole batch, or ``(B, K, D)``.
+        temperature: tau, above 0; the notes advise 0.05 to 0.2.
+        excluded: ``(B, K)`` bool, negatives that are of the positive's own identity and do not count.
+
+    Returns:
+        ``(B,)`` in [0, inf); 0 where every negative is excluded. Its gradient does vanish where the positive leads by
+        many temperatures, whatever the notes say.
+
+    Source: van den Oord et al. 2018 (arXiv:1807.03748), equation 4; the notes on template losses (seed 002, section 2).
+    """
+    unit = F.normalize(embedding, dim=1)
+    own = (unit * F.normalize(positive, dim=1)).sum(1, keepdim=True)
+    others = F.normalize(negatives, dim=-1)
+    others = unit @ others.T if others.ndim == 2 else torch.bmm(others, unit[:, :, None])[:, :, 0]
+    if excluded is not None:
+        others = others.masked_fill(excluded, float("-inf"))
+    logits = torch.cat([own, others], 1) / temperature
+    return logits.logsumexp(1) - logits[:, 0]
 
 
 def align(label: Tensor, teacher: Tensor) -> Tensor:

@@ -66,8 +66,12 @@ def calibrate(
         templates: ``(P, D)`` from ``enrol``.
         fmrs: false match rates asked for, each in (0, 1).
     """
-    scores = normalize(probe_emb, dim=1) @ normalize(templates, dim=1).T
-    genuine = probe_labels[:, None] == torch.arange(len(templates), device=probe_labels.device)
+    return calibrate_scores(normalize(probe_emb, dim=1) @ normalize(templates, dim=1).T, probe_labels, fmrs)
+
+
+def calibrate_scores(scores: Tensor, probe_labels: Tensor, fmrs: Sequence[float] = FMRS) -> Calibration:
+    """The same from the scores ``(N, P)`` of all probes against all people, however they were made."""
+    genuine = probe_labels[:, None] == torch.arange(scores.shape[1], device=probe_labels.device)
     return _calibration(scores[genuine], scores[~genuine], fmrs)
 
 

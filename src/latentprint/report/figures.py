@@ -18,8 +18,8 @@ from latentprint.report.sheets import face_grid, samples_strip
 from latentprint.report.style import BLUE, INK, ORANGE, PALETTE, canvas, rows_of_axes
 from latentprint.report.values import number
 
-__all__ = ["compared_curves", "defence_curves", "face_grid", "from_metrics", "read_metrics", "samples_strip",
-           "schedule_curves", "training_curves", "weights_over_time"]
+__all__ = ["compared_curves", "defence_curves", "face_grid", "from_metrics", "gradient_curves", "read_metrics",
+           "samples_strip", "schedule_curves", "training_curves", "weights_over_time"]
 
 Row = dict[str, Any]
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -64,6 +64,8 @@ def from_metrics(run_dir: Path) -> list[dict[str, str]]:
          "Lambda hands the prior over from photo embeddings to label embeddings; alignment loss beneath."),
         (weights_over_time, "weights", "Loss weights",
          "Learned weights, and the raw losses that they balance."),
+        (gradient_curves, "gradients", "Gradients of the feature losses",
+         "Mean length, along the sphere, of each loss's gradient at the embeddings drawn, whichever is trained on."),
         (defence_curves, "defence", "What the defence saw",
          "Penalties over the victim's training, and what its surrogate attended to."),
     )
@@ -96,6 +98,21 @@ def training_curves(rows: Sequence[Row], path: Path) -> bool:
         for axis, key in zip(axes[len(model_panels):], keys, strict=True):
             _staged(axis, stages, [(key, BLUE, "")])
             _finish(axis, _title(key))
+    return True
+
+
+def gradient_curves(rows: Sequence[Row], path: Path) -> bool:
+    """Gradient lengths of L2 and InfoNCE, a panel a generator, on one logarithmic axis. False (and no file) without."""
+    known = (("gradient_l2", BLUE, "L2"), ("gradient_info_nce", ORANGE, "InfoNCE"))
+    phases = _phases([row for row in rows if any(key in row for key, _, _ in known)])
+    if not phases:
+        return False
+    with canvas(path, 5.6, 2.6 * len(phases)) as figure:
+        for axis, phase in zip(rows_of_axes(figure, len(phases), 1), phases, strict=True):
+            for key, color, label in known:
+                _line(axis, _curve([row for row in rows if row["phase"] == phase], key), label, color)
+            axis.set_yscale("log")
+            _finish(axis, phase, legend=True)
     return True
 
 

@@ -39,6 +39,9 @@ METRICS = {
                                   "share of images that the judge accepts as the right person at FMR 1e-3"),
     "sar_type2": Metric("SAR type II", True, "more",
                         "share of reconstructions accepted against another photo of the person at FMR 1e-3"),
+    "sar_type1": Metric("SAR type I", True, "more",
+                        "share of reconstructions accepted against the template that leaked, at FMR 1e-3"),
+    "template_similarity": Metric("Similarity", False, "more", "mean cosine to other photos of the person"),
     "variance_recovered": Metric("Variance recovered", True, "more",
                                  "share of the pixels' variance that came back: 1 - MSE / MSE of the mean image"),
     "reidentification_rate": Metric("Re-identification", True, "more", "rank-1 share in a gallery"),
@@ -82,11 +85,20 @@ ARMS = {
     "ppa": Arm("Plug & Play", "frozen prior, several starts, chosen by the victim"),
     "direct": Arm("Direct fine-tuning", "the label stage alone, from random labels"),
     "guidance": Arm("Guided sampling", "the victim's gradient at every step, nobody's identity"),
+    "nearest": Arm("Nearest public face", "no reconstruction"),
+    "decoder": Arm("Decoder"),
+    "prior": Arm("Diffusion prior"),
+    "decoder_refined": Arm("Decoder, refined"),
+    "prior_refined": Arm("Diffusion prior, refined"),
     "attack": Arm("Attack", "every image, unselected"),
     "attack_selected": Arm("Attack, selected", "best by the victim's own confidence"),
     "prior_ceiling": Arm("Prior ceiling", "the prior given the true identities"),
     "ceiling": Arm("Ceiling", "real held-out photos"),
 }
+
+OF_TEMPLATES = frozenset({"nearest"})
+OTHERWISE = {("template", "floor"): "Mean public face", ("template", "ceiling"): "Ceiling: the enrolled photo",
+             ("template", "attack"): "Attack: the best of these"}
 
 CHANNELS = {
     "label": "What the classifier's outputs and gradients give away",
@@ -106,9 +118,11 @@ def metric(name: str) -> Metric:
 
 
 def arm(name: str, channel: str = "label") -> Arm:
-    """The known arm, or one under its own name. The hints describe the label channel alone."""
+    """The known arm, or one under its own name. Hints of arms that several channels have describe the label channel."""
     known = ARMS.get(name)
-    return (known if channel == "label" else Arm(known.label)) if known else Arm(title(name))
+    if known is None:
+        return Arm(title(name))
+    return known if channel == "label" or name in OF_TEMPLATES else Arm(OTHERWISE.get((channel, name), known.label))
 
 
 def title(name: str) -> str:

@@ -45,7 +45,7 @@ def recommended(points: Sequence[Point], undefended: Point, cost: float) -> Poin
     return min(fit, key=lambda p: p.leak.value or 0.0, default=None)
 
 
-def pareto_plot(points: Sequence[Point], path: Path, leak_label: str) -> bool:
+def pareto_plot(points: Sequence[Point], path: Path, leak_label: str, accuracy_label: str = "Accuracy") -> bool:
     """Accuracy upwards, leak to the right, intervals as crosses, the front as a line.
 
     Returns:
@@ -68,7 +68,7 @@ def pareto_plot(points: Sequence[Point], path: Path, leak_label: str) -> bool:
                           color=colours.get(point.group, BLUE), elinewidth=1, capsize=2)
             axes.annotate(point.name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8.5)
         axes.set_xlabel(f"{leak_label}, %  (less is safer)")
-        axes.set_ylabel("Accuracy, %")
+        axes.set_ylabel(f"{accuracy_label}, %")
         axes.margins(x=0.12, y=0.12)
     return True
 

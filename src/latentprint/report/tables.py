@@ -212,7 +212,8 @@ def points_cell(difference: Measured, word: str = "") -> Cell:
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
 BARRED = "match_rate"
 PEOPLE = {
-    "match_rate": ("Identity match", True), "similarity": ("Similarity", False), "top1": ("Top-1", True),
+    "match_rate": ("Identity match", True), "type1": ("SAR type I", True), "similarity": ("Similarity", False),
+    "top1": ("Top-1", True),
     "floor_match_rate": ("Floor", True), "ceiling_match_rate": ("Ceiling", True), "n": ("Images", False),
 }
 
@@ -260,6 +261,30 @@ def variants_table(section: Mapping[str, Any]) -> Table:
              points_cell(Measured.of(row.get("leak_reduction"))) if "leak_reduction" in row else Cell("–"),
              *(measured_cell(names.metric(key), Measured.of(row.get(key))) for key in ("mse", "ssim")),
              Cell(text(row.get("best_attack"), NOT_MEASURED))),
+            "recommended" if row.get("name") == best else "") for row in rows if row))
+
+
+PROTECTED = (("sar_type1", "SAR type I"), ("sar_type2", "SAR type II"))
+
+
+def protections_table(section: Mapping[str, Any]) -> Table:
+    """How templates were stored: bits, recognition, what the adversary made of it, and differences from the first."""
+    rows = [mapping(entry) for entry in sequence(section.get("protections"))]
+    share = names.Metric("", is_share=True)
+    best = mapping(section.get("recommended")).get("name")
+    columns = (Column("Bits stored", "of one template"), Column("True accepts", "of real photos at FMR 1e-3"),
+               Column("Lost, points", "of true accepts, paired"),
+               Column("Template recovered", "cosine of the likeliest template to the true one", "more"),
+               *(Column(label, names.metric(key).help, "more") for key, label in PROTECTED),
+               Column("Saved, points", "of SAR type II, paired"), Column("Leak", "", "more"))
+    return Table(columns, tuple(
+        Row(text(row.get("name"), "(unnamed)"),
+            (_count_cell(row.get("stored_bits")), measured_cell(share, Measured.of(row.get("tar"))),
+             points_cell(Measured.of(row.get("tar_cost"))) if "tar_cost" in row else Cell("–"),
+             measured_cell(names.Metric(""), Measured.of(row.get("recovered_similarity"))),
+             *(measured_cell(share, Measured.of(row.get(key))) for key, _ in PROTECTED),
+             points_cell(Measured.of(row.get("sar_reduction"))) if "sar_reduction" in row else Cell("–"),
+             measured_cell(share, Measured.of(row.get("leak")))),
             "recommended" if row.get("name") == best else "") for row in rows if row))
 
 
@@ -326,8 +351,11 @@ def models_table(section: Mapping[str, Any]) -> Table:
 
 
 def recognisers_table(section: Mapping[str, Any]) -> Table:
-    """Judge and teacher: threshold and true-accept rate at each false-match rate, and the impostor pairs."""
-    rows = [(role, mapping(section.get(key))) for role, key in (("Judge", "judge"), ("Teacher", "teacher"))]
+    """Each recogniser's threshold and true-accept rate at each false-match rate, and the impostor pairs."""
+    rows = [(role, mapping(section.get(key))) for role, key in (("Judge", "judge"), ("Teacher", "teacher"),
+                                                                ("Attacked", "attacked"))]
+    rows += [("Judge", mapping(entry)) for entry in sequence(section.get("judges"))]
+    rows = [(role, row) for role, row in rows if row]
     found = {rate for _, row in rows for part in ("thresholds", "tar") for rate in mapping(row.get(part))}
     rates = sorted(found, key=lambda rate: (-_rate(rate), rate))
     said = [key for key in ("name", "architecture") if any(key in row for _, row in rows)]

@@ -21,6 +21,7 @@ from latentprint.report.tables import (
     groups_table,
     models_table,
     people_table,
+    protections_table,
     recognisers_table,
     stages_table,
     variants_table,
@@ -76,6 +77,7 @@ class Channel:
     defence: Table
     defence_settings: tuple[tuple[str, str], ...]
     variants: Table
+    protections: Table
     variant_figures: tuple[Figure, ...]
     recommended: str
     cost: tuple[tuple[str, str], ...]
@@ -101,6 +103,15 @@ class Channel:
         return self.name == "feature"
 
     @property
+    def is_template(self) -> bool:
+        return self.name == "template"
+
+    @property
+    def models_title(self) -> str:
+        """Of the table of networks."""
+        return "Recognisers" if self.is_template else "Judges" if self.is_label else "Models"
+
+    @property
     def leak_shown(self) -> str:
         """The leak in percent, without the sign."""
         return percent(self.head.leak.value, sign=False)
@@ -119,10 +130,11 @@ class Channel:
     def parts(self) -> list[tuple[str, str]]:
         """Id suffix and title of the parts that this channel has, in the page's order."""
         optional = [("defence", "Defence", self.defence_settings), ("variants", "Victims", self.variants),
-                    ("faces", "Faces" if self.is_label else "Pictures", self.grid),
+                    ("protections", "Protections", self.protections),
+                    ("faces", "Pictures" if self.is_feature else "Faces", self.grid),
                     ("arms", "Numbers", self.arms),
                     ("groups", "Groups", self.groups), ("people", "Each person", self.people),
-                    ("models", "Judges" if self.is_label else "Models", self.models or self.recognisers),
+                    ("models", self.models_title, self.models or self.recognisers),
                     ("cost", "Cost", self.cost),
                     ("training", "Training", self.figures or self.stages or self.diagnosed or self.geometry),
                     ("protocol", "Protocol", self.protocol)]
@@ -158,6 +170,7 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         defence=defence_table(section),
         defence_settings=defence_settings(mapping(section.get("defence"))),
         variants=variants_table(section),
+        protections=protections_table(section),
         variant_figures=tuple(figure for entry in sequence(section.get("variant_figures"))
                               if (figure := _figure(mapping(entry), pictures)).file),
         recommended=recommendation(mapping(section.get("recommended"))),
@@ -165,7 +178,7 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         arms=arms_table(name, section),
         groups=groups_table(section),
         people=people_table(section),
-        models=models_table(section),
+        models=Table((), ()) if name == "template" else models_table(section),
         recognisers=recognisers_table(section),
         stages=stages_table(section),
         diagnosed=isinstance(section.get("diagnosis"), list),
@@ -202,6 +215,8 @@ def victim_line(victim: Mapping[str, Any]) -> str:
     parts = list(dict.fromkeys((text(victim.get("name")), text(victim.get("architecture")))))
     cut, what = text(victim.get("cut")), UNITS[shows_people(victim)]
     parts.append(f"cut after {cut}" if cut else "")
+    protection = text(victim.get("protection"))
+    parts.append(f"templates stored with {protection}" if protection not in ("", "none") else "")
     parts.append("" if n_classes is None else f"{int(n_classes)} {what.classes}")
     parts.append("" if accuracy is None else f"{percent(accuracy)} right on held-out {what.pictures}")
     return " · ".join(part for part in parts if part) or "victim not described"

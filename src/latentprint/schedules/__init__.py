@@ -2,6 +2,7 @@
 
 from latentprint.schedules.annealing import PhaseClock, cosine_lambda, linear_lambda
 from latentprint.schedules.mixing import Mixing, mix
+from latentprint.schedules.ramp import Ramp, WeightRamp
 from latentprint.schedules.stopping import plateau
 
-__all__ = ["Mixing", "PhaseClock", "cosine_lambda", "linear_lambda", "mix", "plateau"]
+__all__ = ["Mixing", "PhaseClock", "Ramp", "WeightRamp", "cosine_lambda", "linear_lambda", "mix", "plateau"]

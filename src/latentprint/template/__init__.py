@@ -1,0 +1,1 @@
+"""The template channel: what a stored face-recognition template gives away."""

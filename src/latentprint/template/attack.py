@@ -1,0 +1,192 @@
+"""The attack: train generators on public faces, take what leaked to what they understand, draw, refine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentprint.checks import weights_hash
+from latentprint.data.base import ImageSet
+from latentprint.diffusion.loading import FaceTools
+from latentprint.engine.device import autocast, lay_out
+from latentprint.engine.loop import progress
+from latentprint.engine.run import RunDir
+from latentprint.engine.seeds import derive
+from latentprint.errors import UserError
+from latentprint.metrics.perceptual import PerceptualMetric
+from latentprint.template.generators import DecoderGenerator, Generator, PriorGenerator
+from latentprint.template.mapping import Mapping, fit_mapping
+from latentprint.template.presets import TemplateConfig
+from latentprint.template.recogniser import Embedder
+from latentprint.template.recovery import TemplatePrior, recover
+from latentprint.template.scores import infer_templates
+from latentprint.template.train import Lesson, train_generator, viewed
+from latentprint.template.victim import TemplateVictim
+
+#: Images at a time where nothing is learned, and photos that a mapping between recognisers is fitted on.
+BATCH, FITTED = 64, 8000
+
+
+@dataclass
+class Means:
+    """What the adversary brings along.
+
+    Attributes:
+        public: photos. perceptual: a distance of pictures.
+        faces: the diffusion prior; None where no generator needs it.
+        surrogate: a recogniser of its own; None in the white box.
+    """
+
+    public: ImageSet
+    perceptual: PerceptualMetric
+    faces: FaceTools | None
+    surrogate: Embedder | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the attack made of a database.
+
+    Attributes:
+        pictures: ``(P, 3, H, W)`` in [0, 1] by arm: of each generator, and refined.
+        recovered: ``(P, D)`` unit templates that they were drawn from, in the space of `Inversion.space`.
+        best: the arm whose faces the adversary's recogniser finds most like what leaked; no judge has a say.
+        seconds: wall-clock time, training not counted.
+        note: for the reader, or empty.
+    """
+
+    pictures: dict[str, Tensor]
+    recovered: Tensor
+    best: str
+    seconds: float
+    note: str
+
+
+class Inversion:
+    """Generators trained once, for any database of the recogniser's templates.
+
+    Args:
+        config: settings. victim: the recogniser behind its access; training asks for embeddings of public photos.
+        means: see `Means`. run: where checkpoints go.
+    """
+
+    def __init__(self, config: TemplateConfig, victim: TemplateVictim, means: Means, run: RunDir) -> None:
+        self.config, self.means, self.run, self.access = config, means, run, victim.access
+        self.device = victim.device
+        guide = victim.recogniser if self.access == "white-box" else means.surrogate
+        if guide is None or not guide.gradients:
+            name = "none" if guide is None else guide.name
+            raise UserError(f"attack.access: the loss needs gradients of a recogniser, and {name} gives none; take "
+                            "attack.access=transfer or scores with a surrogate that has them")
+        self.guide = guide
+        #: The same, its questions counted where it is the victim's.
+        self.see: Callable[[Tensor], Tensor] = victim.embed if self.access == "white-box" else guide
+        #: The recogniser whose embeddings generators are given.
+        self.space = guide if self.access == "scores" else victim.recogniser
+        self.identities = embedded(guide if self.access == "scores" else victim.embed, means.public, self.device)
+        self.targets = self.identities if self.space is guide else embedded(guide, means.public, self.device)
+        self.prior = TemplatePrior.of(self.identities.cpu())
+        self.to_guide: Mapping | None = None
+        if self.access == "transfer":
+            self.to_guide = fit_mapping(self.identities[:FITTED].cpu(), self.targets[:FITTED].cpu()).to(self.device)
+        self.generators = [self._generator(name) for name in config.attack.generators]
+
+    def train(self) -> None:
+        """Every generator, each from its checkpoint where there is one."""
+        lesson = Lesson(self.means.public, self.identities, self.targets, self.see, self.means.perceptual)
+        for generator in self.generators:
+            train_generator(generator, lesson, self.config.attack, self.run, self.config.seed, self.config.precision,
+                            self.config.save_every)
+
+    def draw(self, victim: TemplateVictim) -> Drawn:
+        """A face of everybody, by every generator.
+
+        Under score access every person's budget is spent; otherwise the protection is undone first.
+        """
+        began, settings, note = time.perf_counter(), self.config.attack, ""
+        if self.access == "scores":
+            inferred = infer_templates(victim, self.means.public, self.guide, self.prior, self.generators[0],
+                                       settings.budget, settings.probes, self.config.seed)
+            found = inferred.templates
+            note = "the budget was spent on public photos alone" if inferred.spent else ""
+        else:
+            leaked = victim.database
+            found = recover(victim.scheme, leaked.stored, leaked.keys, self.prior, settings.recovery_steps)
+        pictures: dict[str, Tensor] = {}
+        for generator in self.generators:
+            pictures[generator.name] = self._pictures(generator, found)
+            if settings.refine_steps:
+                pictures[f"{generator.name}_refined"] = self._refined(generator, found)
+        wanted = self._wanted(found.to(self.device)).cpu()
+        likeness = {name: float((embedded_pictures(self.guide, drawn, self.device) * wanted).sum(1).mean())
+                    for name, drawn in pictures.items()}
+        best = max(likeness, key=lambda name: likeness[name])
+        return Drawn(pictures, found, best, time.perf_counter() - began, note)
+
+    def _wanted(self, identity: Tensor) -> Tensor:
+        """What the guide should see in a picture of somebody with this template."""
+        return identity if self.to_guide is None else self.to_guide(identity)
+
+    def _generator(self, name: str) -> Generator:
+        size, settings = self.means.public.size, self.config.attack
+        torch.manual_seed(derive(self.config.seed, "generator", name))
+        if name == "decoder":
+            made: Generator = DecoderGenerator(self.identities.shape[1], size, settings)
+        else:
+            assert self.means.faces is not None
+            swapper, teacher = self.means.faces
+            mapping = None
+            if weights_hash(teacher) != weights_hash(self.space):
+                seen = embedded(teacher, self.means.public.take(torch.arange(min(FITTED, len(self.means.public)))),
+                                self.device)
+                mapping = fit_mapping(self.identities[: len(seen)].cpu(), seen.cpu())
+            made = PriorGenerator(swapper, mapping, size, settings)
+        lay_out(made, self.device)
+        return made
+
+    @torch.no_grad()
+    def _pictures(self, generator: Generator, identity: Tensor) -> Tensor:
+        parts = []
+        for index in torch.arange(len(identity)).split(BATCH):
+            with autocast(self.device, self.config.precision):
+                parts.append(generator.pictures(identity[index].to(self.device), index).float().clamp(0, 1).cpu())
+        return torch.cat(parts)
+
+    def _refined(self, generator: Generator, identity: Tensor) -> Tensor:
+        """Pictures from inputs that were moved for the guide to see in them what leaked."""
+        settings, parts = self.config.attack, []
+        bar = progress()
+        with bar:
+            task = bar.add_task("refining", total=len(identity))
+            for index in torch.arange(len(identity)).split(BATCH):
+                own = identity[index].to(self.device)
+                wanted = self._wanted(own)
+                at = own.clone().requires_grad_(True)
+                adam = torch.optim.Adam([at], settings.refine_lr)
+                for step in range(settings.refine_steps):
+                    rng = torch.Generator().manual_seed(derive(self.config.seed, "refine", int(index[0]), step))
+                    with autocast(self.device, self.config.precision):
+                        seen = viewed(generator.pictures(F.normalize(at, dim=1), index), settings.views, rng)
+                        loss = 1 - (self.see(seen) * wanted).sum(1)
+                    (at.grad,) = torch.autograd.grad(loss.sum(), at)
+                    adam.step()
+                parts.append(self._pictures(generator, F.normalize(at.detach(), dim=1).cpu()))
+                bar.update(task, advance=len(index))
+        return torch.cat(parts)
+
+
+@torch.no_grad()
+def embedded(recogniser: Callable[[Tensor], Tensor], photos: ImageSet, device: torch.device) -> Tensor:
+    """``(N, D)`` unit embeddings of photos, on the device, however they are asked for."""
+    return torch.cat([recogniser(photos.floats(index).to(device)) for index in torch.arange(len(photos)).split(256)])
+
+
+@torch.no_grad()
+def embedded_pictures(recogniser: Embedder, pictures: Tensor, device: torch.device) -> Tensor:
+    """``(N, D)`` unit embeddings of pictures in [0, 1], on the CPU."""
+    return torch.cat([recogniser(part.to(device)).cpu() for part in pictures.split(256)])

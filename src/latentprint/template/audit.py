@@ -1,0 +1,249 @@
+"""``latentprint audit template``: recogniser, attack, evaluation and report, each resumable."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentprint import checks
+from latentprint.config import config_hash
+from latentprint.data.people import load_people
+from latentprint.data.splits import AuditData
+from latentprint.diffusion.loading import load_tools
+from latentprint.engine.device import peak_memory
+from latentprint.engine.loop import is_main
+from latentprint.engine.run import RunDir, check_out, manifest, now
+from latentprint.engine.settings import settled
+from latentprint.errors import UserError
+from latentprint.metrics.perceptual import perceptual_metric
+from latentprint.models.assets import strangers_to_assets
+from latentprint.report.build import verdict
+from latentprint.template.attack import Drawn, Inversion, Means, embedded
+from latentprint.template.defenses import Scheme, make_scheme
+from latentprint.template.evaluate import (
+    HEADLINE,
+    LOOSE,
+    STRICT,
+    ArmScores,
+    Bench,
+    Calibrators,
+    arm_section,
+    calibrators,
+    leak,
+    make_system,
+    paired,
+    per_person,
+    protocol,
+    score,
+    system_section,
+)
+from latentprint.template.pictures import draw_figures
+from latentprint.template.presets import RecogniserConfig, TemplateConfig
+from latentprint.template.protection import described
+from latentprint.template.recogniser import Embedder, load_recogniser
+from latentprint.template.surrogate import train_surrogate
+from latentprint.template.victim import TemplateVictim
+
+#: True accept rates below which a recogniser hardly tells people apart.
+LOW_TAR = 0.5
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that an audit is made of, before anything is spent."""
+
+    data: AuditData
+    by: Calibrators
+    recogniser: Embedder
+    judges: list[Embedder]
+    scheme: Scheme
+    device: torch.device
+
+
+class Audited(NamedTuple):
+    """An audit before its verdict: what it was made of, the trained attack, what judged, every arm, the section."""
+
+    config: TemplateConfig
+    parts: Parts
+    inversion: Inversion
+    bench: Bench
+    arms: Mapping[str, ArmScores]
+    section: dict[str, Any]
+    folder: Path
+
+
+def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
+              before_verdict: Callable[[Audited], None] | None = None) -> dict[str, Any]:
+    """Audit stored templates and write ``out``; returns what report.json holds.
+
+    Args:
+        before_verdict: sees the results, and may add to their section, before the verdict is written.
+
+    Raises:
+        UserError: settings, files or data that cannot be used; nothing is half-written before they are checked.
+        RunFailed: training broke down.
+    """
+    began = time.perf_counter()
+    config, device = settled(config)
+    if is_main():
+        check_out(out, resume)
+    parts, warnings = prepare(config, device)
+    run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
+    run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
+                            command=["latentprint", *sys.argv[1:]], data=parts.data.hashes()))
+    bench = make_bench(config, parts)
+    victim = TemplateVictim(parts.recogniser, parts.scheme, bench.attacked.database, config.attack.access,
+                            config.attack.budget)
+    inversion = Inversion(config, victim, make_means(config, parts, run), run)
+    inversion.train()
+    drawn = inversion.draw(victim)
+    arms = arms_of(bench, inversion, drawn)
+    section = template_section(config, parts, bench, arms)
+    section["recovered_similarity"] = recovered_similarity(bench, inversion, drawn.recovered)
+    section["queries"] = {"forward": victim.queries.forward, "backward": victim.queries.backward,
+                          "submitted_per_person": int(victim.submitted.max())}
+    section["best_attack"] = drawn.best
+    warnings += later_flags(bench, arms["attack"].pictures) + ([drawn.note] if drawn.note else [])
+    if is_main():
+        section["figures"] = draw_figures(run.path, bench, arms, list(drawn.pictures))
+        section["grid"] = "images/grid.png"
+    if before_verdict is not None:
+        before_verdict(Audited(config, parts, inversion, bench, arms, section, run.path))
+    section["verdict"] = verdict(section)
+    section["seconds"] = time.perf_counter() - began
+    run.describe(end=now(), peak_memory_gib=peak_memory(device),
+                 hashes={each.name: checks.weights_hash(each) for each in (parts.recogniser, *parts.judges)})
+    report = {"schema": 1, "channels": {"template": section}, "manifest": run.facts,
+              "warnings": list(dict.fromkeys(warnings))}
+    run.write_json("report.json", report)
+    run.close()
+    return report
+
+
+def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[str]]:
+    """Load and check everything that can fail for the user's sake.
+
+    Raises:
+        UserError: see `run_audit`.
+    """
+    settings, own = config.data, config.recogniser
+    data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
+    warnings = data.validate()
+    recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser")
+    judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}")
+              for i, judge in enumerate(config.judges)]
+    if len({each.name for each in judges}) < len(judges):
+        raise UserError(f"judges: names must differ, got {', '.join(each.name for each in judges)}")
+    checks.enforce([checks.judge_is_teacher(judge, recogniser) for judge in judges])
+    strangers_to_assets(settings.private, assets_in_use(config), config.assets)
+    for protection in config.compared:
+        make_scheme(protection, recogniser.dim, config.seed)
+    if config.attack.access == "white-box" and not recogniser.gradients:
+        raise UserError(f"attack.access: {recogniser.name} gives no gradients, so there is no white box; take "
+                        "attack.access=transfer or scores")
+    if config.attack.access == "transfer" and config.attack.surrogate in {each.name for each in judges}:
+        raise UserError(f"attack.surrogate: {config.attack.surrogate} also judges; a judge must not be the one that "
+                        "the attack optimises")
+    scheme = make_scheme(config.protection, recogniser.dim, config.seed)
+    return Parts(data, calibrators(data), recogniser, judges, scheme, device), warnings
+
+
+def assets_in_use(config: TemplateConfig) -> list[str]:
+    """Names of the packaged networks that the audit builds on."""
+    models = [config.recogniser.model, *(judge.model for judge in config.judges)]
+    if config.attack.access != "white-box" and config.attack.surrogate != "train":
+        models.append(config.attack.surrogate)
+    named = [model for model in models if ":" not in model and not Path(model).suffix]
+    return named + (["prior", "codec", "attributes", "teacher"] if "prior" in config.attack.generators else [])
+
+
+def make_bench(config: TemplateConfig, parts: Parts) -> Bench:
+    """Enrol everybody everywhere."""
+    plain = make_scheme(type(config).model_fields["protection"].default, parts.recogniser.dim, config.seed)
+    attacked = make_system(parts.recogniser.name, parts.recogniser, parts.scheme, parts.data, parts.by, parts.device)
+    judges = [make_system(judge.name, judge, plain if judge.dim == plain.dim else type(plain)(judge.dim, config.seed),
+                          parts.data, parts.by, parts.device) for judge in parts.judges]
+    return Bench(attacked, judges, parts.data.private_train, parts.data.private_heldout,
+                 perceptual_metric(config.lpips, assets=config.assets), config.resamples, config.seed)
+
+
+def make_means(config: TemplateConfig, parts: Parts, run: RunDir) -> Means:
+    """What the adversary has, all of it public; its own recogniser is trained here where it has none."""
+    settings, surrogate, faces = config.attack, None, None
+    if settings.access != "white-box":
+        surrogate = (train_surrogate(parts.data.public, settings.surrogate_steps, run, config.seed, config.precision,
+                                     parts.device, config.save_every) if settings.surrogate == "train" else
+                     load_recogniser(RecogniserConfig(model=settings.surrogate), config.assets, parts.data.public.size,
+                                     parts.device, "attack.surrogate"))
+    if "prior" in settings.generators:
+        faces = load_tools(config.assets, parts.device)
+    metric = perceptual_metric(config.lpips, assets=config.assets).to(parts.device)
+    return Means(parts.data.public, metric, faces, surrogate)
+
+
+def arms_of(bench: Bench, inversion: Inversion, drawn: Drawn) -> dict[str, ArmScores]:
+    """Scores of every arm: what was drawn, what needs no drawing, and real photos.
+
+    ``floor`` is the mean public face, all there is without a template; ``nearest`` the public photo whose embedding is
+    most like what leaked, which draws nothing.
+    """
+    public, people = inversion.means.public, bench.people
+    mean = public.floats().mean(0)
+    nearest = (drawn.recovered.cpu() @ inversion.identities.cpu().T).argmax(1)
+    arms = {"floor": score(bench, mean.expand(people, -1, -1, -1)), "nearest": score(bench, public.floats(nearest)),
+            **{name: score(bench, pictures) for name, pictures in drawn.pictures.items()}}
+    arms["attack"] = arms[drawn.best]
+    arms["ceiling"] = score(bench, bench.photos.floats())
+    return arms
+
+
+def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
+                     arms: Mapping[str, ArmScores]) -> dict[str, Any]:
+    """The channel's section of report.json."""
+    sections = {name: arm_section(bench, arm) for name, arm in arms.items()}
+    section: dict[str, Any] = {"headline": HEADLINE, "arms": sections, "metrics": sections["attack"]}
+    for name in ("attack", "floor", "ceiling"):
+        section[name] = sections[name][HEADLINE]
+    section["leak"] = leak(bench, arms)
+    section["gain_over"] = {"nearest": paired(bench, arms["attack"], arms["nearest"])}
+    section["per_identity"] = per_person(bench, arms["attack"])
+    section["attacked"] = system_section(bench.attacked)
+    section["judges"] = [system_section(judge) for judge in bench.judges]
+    section["evaluators"] = []
+    section["victim"] = {"name": parts.recogniser.name, "architecture": parts.recogniser.architecture,
+                         "n_classes": bench.people, "protection": described(config.protection),
+                         "entries": bench.attacked.database.stored.shape[1], "access": config.attack.access}
+    section["feature_weight_at_start"] = config.attack.loss.weight.ramp.at_start
+    section["protocol"] = protocol(bench, parts.by, {
+        "access": config.attack.access, "generators": config.attack.generators,
+        "protection": described(config.protection), "public": parts.data.public.source,
+        "private": parts.data.private_train.source,
+        "judge_weights": [checks.weights_hash(judge.recogniser)[:12] for judge in bench.judges]})
+    return section
+
+
+def recovered_similarity(bench: Bench, inversion: Inversion, recovered: Tensor) -> dict[str, Any] | None:
+    """Mean cosine of the templates that the adversary arrived at to the true, unprotected ones; with its interval."""
+    truth = embedded(inversion.space, bench.photos, inversion.device).cpu()
+    values = (recovered.cpu() * truth).sum(1).double().numpy()
+    return bench.mean(values, torch.arange(len(values)).numpy())
+
+
+def later_flags(bench: Bench, pictures: Tensor) -> list[str]:
+    """Warnings that only calibration and results can raise."""
+    warnings = checks.enforce([checks.constant_reconstructions(pictures)])
+    for system in (bench.attacked, *bench.judges):
+        warnings += [f"{system.name}: {warning}" for warning in system.calibration.warnings]
+        tar = system.calibration.tar[STRICT] if system.calibration.tar[STRICT] == system.calibration.tar[STRICT] else (
+            system.calibration.tar[LOOSE])
+        if tar < LOW_TAR:
+            warnings.append(f"{system.name} accepts only {tar:.0%} of real photos of the right person: it hardly tells "
+                            "people apart, or its preprocessing is not the one it was trained with")
+    return warnings

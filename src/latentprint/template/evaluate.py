@@ -1,0 +1,268 @@
+"""From reconstructions to numbers: is the face accepted as the person, where its template leaked and elsewhere?
+
+Success attack rate (SAR) type I: a reconstruction is accepted against the very template that leaked; type II: against
+that of another photo of the person. A threshold belongs to a recogniser and a protection, and is set by strangers among
+the evaluation people at a false match rate. Source: the protocol of Otroshi Shahreza et al. (GaFaR, and bob's
+tifs2024 experiments).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentprint.data.base import ImageSet
+from latentprint.data.splits import AuditData
+from latentprint.metrics.image import SSIM_MARGIN, psnr, ssim
+from latentprint.metrics.perceptual import PerceptualMetric
+from latentprint.metrics.reconstruction import reidentification
+from latentprint.metrics.verification import Calibration, calibrate_scores
+from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.template.attack import embedded, embedded_pictures
+from latentprint.template.defenses import Scheme, cosines
+from latentprint.template.recogniser import Embedder
+from latentprint.template.victim import Database, checked_templates
+
+STRICT, LOOSE = 1e-3, 1e-2
+HEADLINE = "sar_type2"
+#: False match rates of the curves.
+CURVE = tuple(float(x) for x in np.geomspace(1e-4, 1e-1, 19))
+#: Keys of evaluation people begin here; those of enrolled people at 0.
+EVALUATION_KEYS = 1_000_000
+#: Public people who stand in for evaluation people, at most.
+STAND_INS = 400
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibrators:
+    """People who set thresholds: one photo of each is enrolled, the others are probes.
+
+    Attributes:
+        enrolled: one photo a person, in order of person. probes: others; ``labels`` are rows of ``enrolled``.
+        people: who they are, in words.
+    """
+
+    enrolled: ImageSet
+    probes: ImageSet
+    people: str
+
+
+@dataclass(frozen=True)
+class System:
+    """A recogniser in use: with a scheme, the enrolled people and thresholds.
+
+    Attributes:
+        database: P people's stored templates, a photo each.
+        others: ``(M, D')`` stored templates of other photos of the same people. owners: ``(M,)``, whose.
+        calibration: thresholds at `STRICT` and `LOOSE`. curve: thresholds at `CURVE`.
+        genuine: ``(G,)`` cosines of evaluation people to their own templates. genuine_owners: ``(G,)``, whose.
+        strangers: ``(I,)`` cosines to those of others.
+    """
+
+    name: str
+    recogniser: Embedder
+    scheme: Scheme
+    database: Database
+    others: Tensor
+    owners: Tensor
+    calibration: Calibration
+    curve: Mapping[float, float]
+    genuine: Floats
+    genuine_owners: NDArray[np.int64]
+    strangers: Floats
+
+    def type1(self, templates: Tensor) -> Tensor:
+        """``(P,)`` cosines of reconstructions' templates ``(P, D)`` to those that leaked, in the scheme's terms."""
+        return _own(self.scheme, templates, self.database.stored, self.database.keys)
+
+    def type2(self, templates: Tensor) -> Tensor:
+        """``(M,)`` cosines of the reconstruction of each owner to the templates of their other photos."""
+        return _own(self.scheme, templates[self.owners], self.others, self.database.keys[self.owners])
+
+
+def calibrators(data: AuditData) -> Calibrators:
+    """The evaluation people, or public people with two photos or more where there are none."""
+    source, people = (data.evaluation, "evaluation people") if data.evaluation is not None else (data.public,
+                                                                                                 "public people")
+    several = (source.counts() > 1).nonzero().flatten()
+    if data.evaluation is None:
+        several = several[:STAND_INS]
+    chosen = source.of_classes(several.tolist())
+    return Calibrators(*chosen.first_photos(1), people)
+
+
+def make_system(name: str, recogniser: Embedder, scheme: Scheme, data: AuditData, by: Calibrators,
+                device: torch.device) -> System:
+    """Enrol everybody and set thresholds.
+
+    Raises:
+        UserError: the recogniser gives a template that is none.
+    """
+    found = {part: checked_templates(embedded(recogniser, photos, device).cpu(), recogniser.dim, name)
+             for part, photos in (("own", data.private_train), ("others", data.private_heldout),
+                                  ("enrolled", by.enrolled), ("probes", by.probes))}
+    keys, owners = torch.arange(len(found["own"])), data.private_heldout.labels
+    stored = scheme.stored(found["own"], keys)
+    # a scheme without keys draws anew for every photo
+    others = scheme.stored(found["others"], keys[owners] if scheme.keyed else len(keys) + torch.arange(len(owners)))
+    evaluation_keys = EVALUATION_KEYS + torch.arange(len(by.enrolled))
+    scores = cosines(scheme, found["probes"], scheme.stored(found["enrolled"], evaluation_keys), evaluation_keys)
+    genuine = by.probes.labels[:, None] == torch.arange(scores.shape[1])
+    return System(name, recogniser, scheme, Database(stored, keys), others, owners,
+                  calibrate_scores(scores, by.probes.labels, (LOOSE, STRICT)),
+                  calibrate_scores(scores, by.probes.labels, CURVE).thresholds,
+                  scores[genuine].double().numpy(), by.probes.labels.numpy(), scores[~genuine].double().numpy())
+
+
+def recognition(system: System) -> Floats:
+    """1 where a genuine probe of the evaluation people passes at `STRICT`, ``(G,)``; NaN without a threshold."""
+    threshold = system.calibration.thresholds[STRICT]
+    return _above(system.genuine, threshold)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that judges.
+
+    Attributes:
+        attacked: the system whose templates leaked. judges: other recognisers, unprotected.
+        photos: the P enrolled photos, in order of person. gallery: other photos of the same people.
+    """
+
+    attacked: System
+    judges: Sequence[System]
+    photos: ImageSet
+    gallery: ImageSet
+    perceptual: PerceptualMetric
+    resamples: int
+    seed: int
+
+    @property
+    def people(self) -> int:
+        return len(self.photos)
+
+    def mean(self, values: Floats, owners: NDArray[np.int64]) -> dict[str, Any]:
+        """With an interval over people, for report.json; nulls where a value is unknown."""
+        if not np.isfinite(values).all():
+            return {"value": None, "low": None, "high": None, "n": 0}
+        return bootstrap_by_identity(values, owners, n_resamples=self.resamples, seed=self.seed).to_json()
+
+
+@dataclass(frozen=True)
+class ArmScores:
+    """Values of an arm by metric, and whose each is: of a person's reconstruction, or of one of their other photos."""
+
+    values: Mapping[str, tuple[Floats, NDArray[np.int64]]]
+    pictures: Tensor
+    curve: Mapping[str, Floats]
+
+    def hits(self) -> tuple[Floats, NDArray[np.int64]]:
+        """The headline."""
+        return self.values[HEADLINE]
+
+
+def score(bench: Bench, pictures: Tensor) -> ArmScores:
+    """All metrics of reconstructions ``(P, 3, H, W)`` in [0, 1] of the enrolled people, in their order."""
+    everyone, owners = np.arange(bench.people), bench.attacked.owners.numpy()
+    values: dict[str, tuple[Floats, NDArray[np.int64]]] = {}
+    curve: dict[str, Floats] = {}
+    for system in (bench.attacked, *bench.judges):
+        suffix = "" if system is bench.attacked else f"_{system.name}"
+        templates = _templates(system.recogniser, pictures)
+        first, second = system.type1(templates).double().numpy(), system.type2(templates).double().numpy()
+        for fmr, extra in ((STRICT, ""), (LOOSE, "_fmr_0.01")):
+            threshold = system.calibration.thresholds[fmr]
+            values[f"sar_type1{extra}{suffix}"] = _above(first, threshold), everyone
+            values[f"sar_type2{extra}{suffix}"] = _above(second, threshold), owners
+        values[f"template_similarity{suffix}"] = second, owners
+        curve[system.name] = np.array([_above(second, system.curve[fmr]).mean() for fmr in CURVE])
+    judge = bench.judges[0].recogniser if bench.judges else bench.attacked.recogniser
+    gallery = _templates(judge, bench.gallery.floats())
+    hits = reidentification(_templates(judge, pictures), torch.arange(bench.people), gallery, bench.gallery.labels)
+    values["reidentification_rate"] = hits.double().numpy(), everyone
+    references = bench.photos.floats()
+    values["psnr"] = psnr(pictures, references).double().numpy(), everyone
+    if min(pictures.shape[-2:]) > 2 * SSIM_MARGIN:
+        values["ssim"] = ssim(pictures, references).double().numpy(), everyone
+    values[bench.perceptual.name] = bench.perceptual(pictures, references).double().numpy(), everyone
+    return ArmScores(values, pictures, curve)
+
+
+def arm_section(bench: Bench, arm: ArmScores) -> dict[str, Any]:
+    """Metrics of an arm with intervals, for report.json."""
+    return {**{name: bench.mean(*value) for name, value in arm.values.items() if not np.isinf(value[0]).any()},
+            "n_images": len(arm.pictures)}
+
+
+def leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
+    """(attack - floor) / (ceiling - floor) on the headline."""
+    three = [arms[name].hits() for name in ("attack", "floor", "ceiling")]
+    if not all(np.isfinite(values).all() for values, _ in three):
+        return {"value": None, "low": None, "high": None, "n": 0}
+    return leak_interval(*(Arm(*each) for each in three), n_resamples=bench.resamples, seed=bench.seed).to_json()
+
+
+def paired(bench: Bench, first: ArmScores, second: ArmScores) -> dict[str, Any]:
+    """Headline of one arm minus that of another, photo by photo."""
+    (a, owners), (b, _) = first.hits(), second.hits()
+    return bench.mean(a - b, owners)
+
+
+def per_person(bench: Bench, arm: ArmScores) -> list[dict[str, Any]]:
+    """For report.json a row a person."""
+    hits, owners = arm.hits()
+    likeness = arm.values["template_similarity"][0]
+    n = np.bincount(owners, minlength=bench.people)
+    accepted = np.bincount(owners, np.nan_to_num(hits), minlength=bench.people) / n.clip(1)
+    alike = np.bincount(owners, likeness, minlength=bench.people) / n.clip(1)
+    first = arm.values["sar_type1"][0]
+    return [{"identity": name, "type1": float(first[i]), "match_rate": float(accepted[i]),
+             "similarity": float(alike[i]), "n": int(n[i])} for i, name in enumerate(bench.photos.names)]
+
+
+def system_section(system: System) -> dict[str, Any]:
+    """Thresholds and recognition, for report.json."""
+    c = system.calibration
+    return {"name": system.name, "architecture": system.recogniser.architecture,
+            "thresholds": {f"{fmr:g}": value for fmr, value in c.thresholds.items()},
+            "tar": {f"{fmr:g}": value for fmr, value in c.tar.items()}, "n_impostor": c.n_impostor,
+            "n_genuine": c.n_genuine, "photos": 1}
+
+
+def protocol(bench: Bench, by: Calibrators, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What exactly was compared, with a hash by which two reports can be told comparable."""
+    found: dict[str, Any] = {
+        "enrolled": f"{bench.people} people, one photo each", "other_photos": len(bench.gallery),
+        "type1": "accepted against the template that leaked", "type2": "accepted against other photos of the person",
+        "fmr": STRICT, "calibration": f"{len(by.enrolled)} {by.people}, one photo enrolled, {len(by.probes)} probes",
+        "perceptual_metric": bench.perceptual.name, "transferred_to": [system.name for system in bench.judges],
+        "interval": f"95% bootstrap over people, {bench.resamples} resamples", **facts,
+    }
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
+    return {"name": "template/v1", "hash": digest, **found}
+
+
+def _templates(recogniser: Embedder, pictures: Tensor) -> Tensor:
+    device = next(iter(recogniser.parameters()), torch.zeros(())).device
+    return embedded_pictures(recogniser, pictures, device)
+
+
+def _own(scheme: Scheme, probes: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    """``(N,)`` cosines of probes ``(N, D)`` to one stored template each."""
+    return torch.nn.functional.cosine_similarity(scheme.probe(probes, keys), stored, dim=1)
+
+
+def _above(similarity: Floats, threshold: float) -> Floats:
+    if threshold != threshold:
+        return np.full_like(similarity, np.nan)
+    return (similarity > threshold).astype(float)

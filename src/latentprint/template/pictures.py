@@ -1,0 +1,64 @@
+"""The pictures of a template audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentprint.data.pixels import as_bytes
+from latentprint.report import figures, names
+from latentprint.report.curves import rate_curves, share_curves
+from latentprint.report.plots import similarity_histogram
+from latentprint.report.sheets import picture_table
+from latentprint.template.evaluate import CURVE, STRICT, ArmScores, Bench
+
+#: People on the sheet.
+SHOWN = 10
+
+
+def draw_figures(run_dir: Path, bench: Bench, arms: Mapping[str, ArmScores],
+                 drawn: Sequence[str]) -> list[dict[str, str]]:
+    """Write the pictures into ``run_dir/images`` and list all but the grid for the report.
+
+    Args:
+        drawn: the arms that are the attack's.
+    """
+    folder = run_dir / "images"
+    sheet(folder / "grid.png", bench, arms, drawn)
+    attacked, attack = bench.attacked, arms["attack"]
+    listed = [{"file": "images/similarity.png", "title": "Similarity to other photos of the person", "caption": (
+                   f"By the attacked recogniser ({attacked.name}): strangers, the same person in real photos, and "
+                   "reconstructions.")},
+              {"file": "images/sar.png", "title": "Success by false match rate", "caption": (
+                  "SAR type II of the attack by each recogniser: the share of reconstructions accepted against another "
+                  "photo of the person, where so many strangers are.")},
+              {"file": "images/roc.png", "title": "Recognition", "caption": (
+                  "True accept rate of real photos by false match rate, for templates as they are stored.")}]
+    similarity_histogram(attacked.genuine, attacked.strangers[:: max(1, len(attacked.strangers) // 20_000)],
+                         attack.values["template_similarity"][0], attacked.calibration.thresholds[STRICT],
+                         folder / "similarity.png")
+    systems = (attacked, *bench.judges)
+    share_curves({system.name: (CURVE, attack.curve[system.name]) for system in systems}, STRICT, "SAR type II",
+                 folder / "sar.png")
+    rate_curves({system.name: (system.genuine, system.strangers) for system in systems}, STRICT, folder / "roc.png")
+    return [*listed, *figures.from_metrics(run_dir)]
+
+
+def sheet(path: Path, bench: Bench, arms: Mapping[str, ArmScores], drawn: Sequence[str]) -> None:
+    """A column a person: the photo whose template leaked, the nearest public face, and each arm's reconstruction.
+
+    Under each its similarity to other photos of the person by the attacked recogniser, and whether it is accepted.
+    """
+    rows: dict[str, Tensor] = {"enrolled photo": bench.photos.floats(slice(SHOWN)),
+                               "nearest public": arms["nearest"].pictures[:SHOWN],
+                               **{names.arm(name, "template").label: arms[name].pictures[:SHOWN] for name in drawn}}
+    keys = dict(zip(rows, ("ceiling", "nearest", *drawn), strict=True))
+    owners = bench.attacked.owners
+    captions = {}
+    for label, arm in keys.items():
+        alike = torch.from_numpy(arms[arm].values["template_similarity"][0])
+        captions[label] = [f"{float(alike[owners == person].mean()):.2f}" for person in range(len(rows[label]))]
+    picture_table({label: as_bytes(images) for label, images in rows.items()}, path, captions, across=True)

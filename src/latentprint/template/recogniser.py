@@ -1,0 +1,133 @@
+"""Recognisers of any origin as one thing: images in [0, 1] to unit embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentprint.checks import nan_weights
+from latentprint.engine.device import lay_out
+from latentprint.errors import UserError
+from latentprint.models.assets import PACKAGED, find_asset, load_asset, read_index
+from latentprint.models.loading import first_line, load_module
+from latentprint.models.preprocess import Preprocess
+from latentprint.template.presets import RecogniserConfig
+
+#: Two different noise images whose embeddings are this alike: the recogniser does not look at its input.
+SAME = 1 - 1e-6
+
+
+class Embedder(nn.Module):
+    """A network behind its preprocessing: ``(B, 3, H, W)`` in [0, 1] to unit ``(B, D)``, float32. Frozen.
+
+    Args:
+        network: preprocessed images to embeddings of any length.
+        name, architecture: for reports.
+        gradients: whether one may differentiate through it.
+    """
+
+    def __init__(self, network: nn.Module, preprocess: nn.Module, dim: int, name: str, architecture: str,
+                 gradients: bool = True) -> None:
+        super().__init__()
+        self.network, self.preprocess, self.dim = network, preprocess, dim
+        self.name, self.architecture, self.gradients = name, architecture, gradients
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.network(self.preprocess(x)).float(), dim=1)
+
+    def train(self, mode: bool = True) -> Embedder:
+        return super().train(False)
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX file's first output; no gradients. The buffer says where the module lies: on the CPU.
+
+    Raises:
+        UserError: no such file, onnxruntime is not installed, or it cannot read the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        if not path.is_file():
+            raise UserError(f"recogniser: no file {path}")
+        try:
+            import onnxruntime
+        except ModuleNotFoundError:
+            raise UserError("recogniser: an .onnx file needs onnxruntime; pip install 'latentprint[onnx]'") from None
+        try:
+            self.session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own exceptions have no public base
+            raise UserError(f"recogniser: {path} is not an ONNX network: {first_line(error)}") from None
+        self.input = self.session.get_inputs()[0].name
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.session.run(None, {self.input: np.ascontiguousarray(x.cpu().numpy(), np.float32)})[0]
+        return torch.from_numpy(np.asarray(found, np.float32)).to(x.device)
+
+
+def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: int, device: torch.device,
+                    setting: str) -> Embedder:
+    """A recogniser from the user's words, tried once before anything is spent on it.
+
+    Args:
+        assets: folder of networks made by ``latentprint pretrain``; None: the packaged ones.
+        image_size: of the images it will be asked about. setting: begins every message.
+
+    Raises:
+        UserError: it cannot be loaded, or does not answer images of this size with embeddings of ``dim`` entries.
+    """
+    network: nn.Module
+    if ":" not in config.model and not Path(config.model).suffix:
+        made = load_asset(_known(config.model, assets, setting), assets)
+        architecture = str(find_asset(config.model, assets)[1].get("architecture", config.model))
+        found = Embedder(lay_out(made, device), nn.Identity(), config.dim, config.model, architecture)
+    else:
+        top, left, bottom, right = config.crop
+        look = Preprocess((top, left, bottom, right), config.input_size, config.mean, config.std)
+        is_onnx = Path(config.model).suffix == ".onnx"
+        network = OnnxNetwork(Path(config.model)) if is_onnx else load_module(config.model, config.dim, config.weights)
+        found = Embedder(network.to(device), look.to(device), config.dim, config.model, config.model, not is_onnx)
+    check_recogniser(found, image_size, device, setting)
+    return found
+
+
+def _known(name: str, assets: Path | None, setting: str) -> str:
+    there = {*read_index(PACKAGED), *(read_index(assets) if assets is not None else ())}
+    if name not in there:
+        raise UserError(f"{setting}.model: no recogniser '{name}'; expected an asset, FILE.py:NAME, "
+                        "PACKAGE.MODULE:NAME, or a TorchScript, .pt2 or .onnx file")
+    return name
+
+
+@torch.no_grad()
+def check_recogniser(recogniser: Embedder, image_size: int, device: torch.device, setting: str) -> None:
+    """Ask a recogniser about two images of noise.
+
+    Raises:
+        UserError: weights that are not finite, no answer at this image size, one that is not ``(2, dim)`` or not
+            finite, all zeros, or the same for both.
+    """
+    nan_weights(recogniser, setting)
+    noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    try:
+        raw = recogniser.network(recogniser.preprocess(noise))
+    except Exception as error:  # whatever the user's own code raises
+        size = f"{image_size}x{image_size}"
+        raise UserError(f"{setting}: {recogniser.name} cannot take two {size} images, after its crop and resizing to "
+                        f"{setting}.input_size: {first_line(error)}") from error
+    shape = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+    if shape != (2, recogniser.dim):
+        raise UserError(f"{setting}: {recogniser.name} must answer two images with embeddings (2, {recogniser.dim}), "
+                        f"got {shape}; set {setting}.dim if it has another size")
+    if not raw.isfinite().all():
+        raise UserError(f"{setting}: {recogniser.name} answers noise with NaN or infinite embeddings")
+    if not bool(raw.abs().sum(1).all()) or float(F.cosine_similarity(raw[0], raw[1], 0)) > SAME:
+        raise UserError(f"{setting}: {recogniser.name} gives two different images the same embedding, or zeros; is its "
+                        "preprocessing (crop, mean, std) the one it was trained with?")

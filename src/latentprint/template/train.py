@@ -1,0 +1,129 @@
+"""Training of a generator on public faces: ``L_pixel + lambda(t) L_feat + lambda_perc(t) L_perc``.
+
+Source: the notes on template losses (seed 002). ``t`` is the share of the training or of the denoising that is done:
+the notes count the one in their formula and argue with the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentprint.data.augment import warped
+from latentprint.data.base import ImageSet
+from latentprint.engine.device import Precision, autocast
+from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.engine.run import RunDir
+from latentprint.engine.seeds import step_generator
+from latentprint.losses.identity import align, info_nce
+from latentprint.metrics.perceptual import PerceptualMetric
+from latentprint.schedules import WeightRamp
+from latentprint.template.generators import Estimate, Generator
+from latentprint.template.negatives import Drawn, Negatives
+from latentprint.template.presets import AttackConfig, LossConfig
+
+#: Of ``views`` 1: radians, share of the picture, and factor of light by which a picture is moved at most.
+TURN, SHIFT, LIGHT = 0.08, 0.04, 0.1
+LOGGED = 10
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a generator learns from.
+
+    Attributes:
+        photos: public.
+        identities: ``(N, D)`` what the generator is given of each.
+        targets: ``(N, D')`` unit embeddings of each by ``guide``.
+        guide: the recogniser that judges pictures: ``(B, 3, H, W)`` to unit embeddings, with gradients.
+        perceptual: the distance of L_perc.
+    """
+
+    photos: ImageSet
+    identities: Tensor
+    targets: Tensor
+    guide: Callable[[Tensor], Tensor]
+    perceptual: PerceptualMetric
+
+
+def train_generator(generator: Generator, lesson: Lesson, config: AttackConfig, run: RunDir, seed: int,
+                    precision: Precision, save_every: int = 100) -> None:
+    """Train in place and freeze, or go on from the checkpoint ``generator-NAME``.
+
+    Raises:
+        RunFailed: training broke down.
+    """
+    settings, device, name = config.loss, lesson.targets.device, f"generator-{generator.name}"
+    is_prior = generator.name == "prior"
+    steps, batch, lr = ((config.prior_steps, config.prior_batch, config.prior_lr) if is_prior else
+                        (config.steps, config.batch, config.lr))
+    negatives = Negatives(settings.negatives, lesson.targets, lesson.photos.labels.to(device), settings.n_negatives)
+    weight, late = settings.weight.ramp, settings.perceptual.ramp
+    optimizer = torch.optim.AdamW(generator.trained(), lr, weight_decay=1e-2)
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        rng = step_generator(seed, name, step)
+        index = torch.randint(len(lesson.photos), (batch,), generator=rng)
+        images, target = lesson.photos.floats(index).to(device), lesson.targets[index]
+        with autocast(device, precision):
+            estimate = generator.estimate(lesson.identities[index], images, rng)
+            embedding = lesson.guide(viewed(estimate.pictures, config.views, rng))
+        drawn = negatives.draw(target, lesson.photos.labels[index].to(device), rng)
+        feature = feature_loss(settings, embedding, target, drawn)
+        strength = at(weight, settings.weight.over, estimate, step / steps)
+        loss = settings.pixel_weight * estimate.error + strength * feature
+        values: dict[str, Tensor | float] = {
+            "pixel": estimate.error.detach().mean(), "feature": feature.detach().mean(),
+            "similarity": (embedding.detach() * target).sum(1).mean(), "feature_weight": strength.mean()}
+        if late.most > 0:
+            distance = lesson.perceptual.distance(estimate.pictures, images)
+            loss = loss + at(late, settings.perceptual.over, estimate, step / steps) * distance
+            values["perceptual"] = distance.detach().mean()
+        if (step + 1) % LOGGED == 0 or step + 1 == steps:
+            values |= gradient_norms(settings, embedding, target, drawn)
+        return loss.mean(), values
+
+    Loop(run, name, optimizer, {**generator.states(), "negatives": negatives}, steps,
+         warm_cosine(steps, min(100, steps // 10)), save_every=save_every).fit(loss_at)
+    generator.requires_grad_(False).eval()
+
+
+def feature_loss(settings: LossConfig, embedding: Tensor, target: Tensor, drawn: Drawn) -> Tensor:
+    """``(B,)``: how far embeddings ``(B, D)`` are from what they should be."""
+    if settings.feature == "l2":
+        return align(embedding, target)
+    return info_nce(embedding, target, drawn.templates, settings.temperature, drawn.excluded)
+
+
+def gradient_norms(settings: LossConfig, embedding: Tensor, target: Tensor, drawn: Drawn) -> dict[str, Tensor]:
+    """Mean length of each loss's gradient at these embeddings, whichever of the two is trained on.
+
+    Along the sphere, for an embedding has length 1 whatever the picture. The notes say that the gradient of L2 vanishes
+    as a picture succeeds and that of InfoNCE never does.
+    """
+    found = {}
+    for kind in ("l2", "info-nce"):
+        at_embedding = embedding.detach().requires_grad_(True)
+        loss = feature_loss(settings.model_copy(update={"feature": kind}), at_embedding, target, drawn)
+        (gradient,) = torch.autograd.grad(loss.sum(), at_embedding)
+        unit = embedding.detach()
+        along = gradient - (gradient * unit).sum(1, keepdim=True) * unit
+        found[f"gradient_{kind.replace('-', '_')}"] = along.norm(dim=1).mean()
+    return found
+
+
+def at(ramp: WeightRamp, over: str, estimate: Estimate, trained: float) -> Tensor:
+    """The weight ``(B,)`` or ``()`` at a share of the training, or at each picture's own progress."""
+    if over == "progress" and estimate.progress is not None:
+        return ramp(estimate.progress)
+    return ramp(torch.tensor(trained, device=estimate.error.device))
+
+
+def viewed(pictures: Tensor, amount: float, rng: torch.Generator) -> Tensor:
+    """Pictures moved a little at random, so that a recogniser is not pleased by a pattern at one place."""
+    if amount == 0:
+        return pictures
+    return warped(pictures, rng, TURN * amount, SHIFT * amount, light=LIGHT * amount)

@@ -1,0 +1,263 @@
+"""A whole template audit, preset ``tiny``: what it writes, that it resumes, its accesses, protections and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from latentprint.cli import main
+from latentprint.config import changed, load_config
+from latentprint.data.base import ImageSet
+from latentprint.data.procedural import make_people
+from latentprint.data.splits import AuditData
+from latentprint.metrics.perceptual import perceptual_metric
+from latentprint.template.audit import run_audit
+from latentprint.template.compare import advise
+from latentprint.template.defenses import Scheme, make_scheme
+from latentprint.template.evaluate import STRICT, Bench, calibrators, make_system, score
+from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConfig
+from latentprint.template.protection import NoiseConfig, NoProtection, PolyProtectConfig
+from latentprint.template.recogniser import load_recogniser
+from latentprint.template.studies import STUDIES
+
+CPU = torch.device("cpu")
+Run = Callable[..., tuple[int, str, Path]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command with settings; gives exit code, stderr and the run directory."""
+
+    def call(command: str, *settings: str, out: str = "run", more: tuple[str, ...] = ()) -> tuple[int, str, Path]:
+        words = [*command.split(), "--preset", "tiny", "--out", str(tmp_path / out), *more]
+        for setting in settings:
+            words += ["--set", setting]
+        return main(words), capsys.readouterr().err, tmp_path / out
+
+    return call
+
+
+def section(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())["channels"]["template"]
+
+
+def test_an_audit_writes_what_the_overview_promises_and_resumes_to_the_same_numbers(run: Run) -> None:
+    settings = ("attack.generators=[decoder, prior]", "attack.refine_steps=1", "attack.loss.negatives=queue")
+    code, err, out = run("audit template", *settings)
+    assert code == 0, err
+    for name in ("config.yaml", "manifest.json", "metrics.jsonl", "report.json", "report.html", "images/grid.png",
+                 "images/sar.png", "images/roc.png", "images/similarity.png", "images/gradients.png"):
+        assert (out / name).stat().st_size > 0, name
+    found = section(out)
+    for key in ("leak", "attack", "floor", "ceiling"):
+        assert {"value", "low", "high"} <= set(found[key])
+    drawn = {"decoder", "decoder_refined", "prior", "prior_refined"}
+    assert set(found["arms"]) == {"floor", "nearest", "attack", "ceiling", *drawn} and found["best_attack"] in drawn
+    assert found["arms"]["attack"] == found["arms"][found["best_attack"]]
+    assert found["arms"]["ceiling"]["sar_type1"]["value"] == 1.0 and found["recovered_similarity"]["value"] > 0.999
+    for key in ("sar_type1", "sar_type2", "sar_type1_fmr_0.01", "sar_type2_judge", "reidentification_rate", "psnr"):
+        assert key in found["metrics"], key
+    assert len(found["per_identity"]) == 5 and found["queries"]["backward"] > 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert any("gradient_l2" in row and "gradient_info_nce" in row for row in rows)
+    page = (out / "report.html").read_text()
+    assert "Mean public face" in page and "SAR type II" in page
+
+    code, err, out = run("audit template", *settings, more=("--resume",))
+    assert code == 0, err
+    again = section(out)
+    for each in (found, again):
+        each.pop("seconds"), each.pop("queries")
+    assert again == found
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ("attack.loss.negatives=queue",)
+    code, err, out = run("audit template", *settings, out="whole")
+    assert code == 0, err
+
+    from latentprint.template import train
+
+    real, calls = train.feature_loss, [0]
+
+    def killed(*args: Any) -> Tensor:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "feature_loss", killed)
+        assert run("audit template", *settings, out="cut")[0] == 130
+    code, err, cut = run("audit template", *settings, out="cut", more=("--resume",))
+    assert code == 0, err
+    assert section(cut)["arms"] == section(out)["arms"]
+
+
+@pytest.mark.parametrize("settings", [
+    ("attack.access=transfer", "attack.refine_steps=1", "attack.loss.negatives=hard"),
+    ("attack.access=scores", "attack.loss.perceptual.most=0.5", "attack.loss.feature=l2"),
+    ("attack.generators=[prior]", "attack.loss.weight.over=progress", "protection={kind: quantise}"),
+], ids=lambda settings: settings[0])
+def test_every_access_runs(run: Run, settings: tuple[str, ...]) -> None:
+    code, err, out = run("audit template", *settings)
+    assert code == 0, err
+    found = section(out)
+    assert found["attack"]["value"] is not None
+    if "scores" in settings[0]:
+        assert found["queries"]["submitted_per_person"] == 12 and found["queries"]["backward"] == 0
+    if "transfer" in settings[0]:
+        assert found["queries"]["backward"] == 0  # of the attacked recogniser nobody asked a gradient
+
+
+def test_protections_are_compared_on_one_page(run: Run) -> None:
+    code, err, out = run("defend template", "compared=[{kind: quantise}, {kind: polyprotect}, {kind: quantise}]")
+    assert code == 0, err
+    table = section(out)["protections"]
+    assert [row["name"] for row in table] == ["none", "quantise", "polyprotect"]
+    assert [row["stored_bits"] for row in table][:2] == [512 * 32, 512]
+    assert "tar_cost" not in table[0] and table[1]["tar_cost"]["value"] == pytest.approx(
+        table[0]["tar"]["value"] - table[1]["tar"]["value"])
+    assert table[0]["recovered_similarity"]["value"] > 0.999 > table[1]["recovered_similarity"]["value"]
+    assert (out / "images/pareto.png").stat().st_size > 0
+    assert "The adversary knows the protection" in (out / "report.html").read_text()
+
+
+# ---- evaluation, with a known answer ----
+
+
+@pytest.fixture(scope="module")
+def people() -> AuditData:
+    enrolled = make_people(range(6), 3)
+    evaluation = make_people(range(500, 540), 4)
+    return AuditData(make_people(range(100, 112), 2), *enrolled.first_photos(1), evaluation)
+
+
+def bench(people: AuditData, scheme: Scheme) -> Bench:
+    teacher = load_recogniser(RecogniserConfig(), None, 64, CPU, "recogniser")
+    judge = load_recogniser(RecogniserConfig(model="judge"), None, 64, CPU, "judges.0")
+    by = calibrators(people)
+    return Bench(make_system("teacher", teacher, scheme, people, by, CPU),
+                 [make_system("judge", judge, make_scheme(NoProtection(), 512, 0), people, by, CPU)],
+                 people.private_train, people.private_heldout, perceptual_metric(None), 1000, 0)
+
+
+@pytest.mark.parametrize("protection", [NoProtection(), PolyProtectConfig(), NoiseConfig(length=0.2)])
+def test_real_photos_pass_and_other_peoples_do_not(people: AuditData, protection: Any) -> None:
+    judged = bench(people, make_scheme(protection, 512, 0))
+    own = score(judged, people.private_train.floats())
+    assert own.values["sar_type1"][0].mean() == 1.0 and own.values["reidentification_rate"][0].mean() == 1.0
+    assert own.values["sar_type2_judge"][0].mean() > 0.9
+    if not isinstance(protection, PolyProtectConfig):  # which costs recognition
+        assert own.values["sar_type2"][0].mean() > 0.9
+    strangers = score(judged, people.private_train.floats().roll(1, 0))
+    assert strangers.values["sar_type1"][0].mean() == 0.0 == strangers.values["sar_type2_judge"][0].mean()
+
+
+def test_other_photos_are_their_owners_and_the_curve_meets_the_headline(people: AuditData) -> None:
+    judged = bench(people, make_scheme(NoProtection(), 512, 0))
+    mixed = people.private_train.floats()
+    mixed[:3] = mixed[3:]  # the first three show somebody else
+    found = score(judged, mixed)
+    hits, owners = found.values["sar_type2"]
+    assert owners.tolist() == people.private_heldout.labels.tolist()
+    assert hits[owners < 3].mean() == 0.0 and hits[owners >= 3].mean() == 1.0
+    loose = max(judged.attacked.curve)
+    assert found.curve["teacher"][-1] == (found.values["template_similarity"][0] > judged.attacked.curve[loose]).mean()
+
+
+def test_without_evaluation_people_public_ones_calibrate(people: AuditData) -> None:
+    alone = AuditData(people.public, people.private_train, people.private_heldout)
+    by = calibrators(alone)
+    assert by.people == "public people" and len(by.enrolled) == 12 == len(by.probes)
+    judged = bench(alone, make_scheme(NoProtection(), 512, 0))  # 132 strangers: too few for one in a thousand
+    assert np.isnan(judged.attacked.calibration.thresholds[STRICT])
+    assert np.isnan(score(judged, people.private_train.floats()).values["sar_type2"][0]).all()
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    (("recogniser.model=nobody",), "no recogniser 'nobody'"),
+    (("recogniser.dim=100",), "got (2, 512); set recogniser.dim"),
+    (("judges=[{model: teacher}]",), "judge"),
+    (("judges=[{model: judge}, {model: judge}]",), "names must differ"),
+    (("attack.access=transfer", "attack.surrogate=judge"), "also judges"),
+    (("protection={kind: polyprotect, overlap: 5}",), "overlap"),
+    (("attack.loss.weight={kind: linear, begin: 0.9, end: 0.1}",), "must begin before"),
+    (("data.private.first_identity=1000000",), "was among the people"),
+    (("data.n_heldout=3",), "photo"),
+    (("data.private.size=32", "data.public.0.size=32", "data.evaluation.size=32", "recogniser.model=teacher",
+      "attack.width=48"), "multiple of 32")])
+def test_bad_input_is_one_sentence_and_nothing_is_written(run: Run, settings: tuple[str, ...], said: str) -> None:
+    code, err, out = run("audit template", *settings)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    assert said in err and not out.exists(), err
+
+
+def test_nothing_to_compare_and_unknown_templates_are_refused(run: Run) -> None:
+    for setting, said in (("compared=[]", "compared is empty"), ("attack.access=scores", "under score access")):
+        code, err, out = run("defend template", setting)
+        assert code == 2 and said in err and not out.exists(), err
+
+
+def test_too_few_strangers_leave_the_headline_unmeasured_and_say_so(run: Run) -> None:
+    code, err, out = run("audit template", "data.evaluation.people=4", "data.evaluation.photos=2")
+    assert code == 0, err
+    report = json.loads((out / "report.json").read_text())
+    assert report["channels"]["template"]["leak"]["value"] is None
+    assert any("no threshold at FMR 0.001" in warning for warning in report["warnings"])
+    assert "not measured" in (out / "report.html").read_text()
+
+
+def test_other_photos_may_lie_elsewhere(run: Run, tmp_path: Path) -> None:
+    """As in a pack where one column says who smiles."""
+    faces = make_people(range(5), 2)
+    np.savez(tmp_path / "pack.npz", images=faces.images.permute(0, 2, 3, 1).numpy(), labels=faces.labels.numpy(),
+             class_names=np.array(faces.names), smiling=np.tile([0, 1], 5))
+    source = "{kind: npz, path: %s, where: {smiling: %d}}"
+    code, err, out = run("audit template", f"data.private={source % (tmp_path / 'pack.npz', 0)}",
+                         f"data.others={source % (tmp_path / 'pack.npz', 1)}")
+    assert code == 0, err
+    assert section(out)["protocol"]["other_photos"] == 5
+    others = f"data.others={source % (tmp_path / 'pack.npz', 1)}"
+    code, err, _ = run("audit template", others, "data.public=[]", out="b")
+    assert code == 2 and "data.others" in err
+
+
+# ---- studies ----
+
+
+def test_the_notes_studies_run_at_tiny_size(tmp_path: Path) -> None:
+    base = load_config(TemplateConfig, "tiny", None, ["attack.steps=2", "resamples=1000"], "study", PRESETS)
+    found: dict[str, Mapping[str, Any]] = {}
+    for study, arms in STUDIES.items():
+        assert len(arms) == {"template-losses": 8, "template-negatives": 3, "template-temperatures": 4}[study]
+        name, overrides = list(arms.items())[-1]
+        config = changed(base, overrides, name)
+        found[study] = run_audit(config, tmp_path / study)["channels"]["template"]
+        assert found[study]["attack"]["value"] is not None
+    everything = [changed(base, overrides, name) for arms in STUDIES.values() for name, overrides in arms.items()]
+    assert len({config.model_dump_json() for config in everything}) == 8 + 3 + 4 - 2  # defaults are in three studies
+
+
+def test_the_advice_is_the_least_leak_that_costs_little() -> None:
+    rows = [{"name": name, "tar": {"value": tar}, "leak": {"value": leak}}
+            for name, tar, leak in (("none", 0.99, 0.9), ("a", 0.985, 0.5), ("b", 0.9, 0.1))]
+    advice = advise(rows, 0.01)
+    assert advice is not None and advice["name"] == "a"
+
+
+def test_image_sets_give_every_persons_first_photos() -> None:
+    labels = torch.tensor([1, 0, 1, 0, 1])
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 8, 8)
+    first, rest = ImageSet(images, labels, ("a", "b"), "here").first_photos(1)
+    assert first.images[:, 0, 0, 0].tolist() == [1, 0] and rest.images[:, 0, 0, 0].tolist() == [3, 2, 4]
