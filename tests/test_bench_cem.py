@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 from latentprint.bench import BENCHES
 from latentprint.bench.cem import ROWS, Shape, cem
 from latentprint.bench.counting import bytes_of, count, peak_bytes
+from latentprint.bench.template_step import LOSSES
 
 TINY = Shape("tiny", 6, 12, 32, 36)
 
@@ -61,3 +64,13 @@ def test_operations_stay_within_what_was_planned(rows: list[dict[str, object]]) 
     assert 20 < extra["kmeans"] <= 60
     assert all(20 < extra[name] <= 200 for name in ROWS)
     assert extra["published"] > 3 * extra["kmeans"]
+
+
+def test_a_template_step_is_timed_with_every_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["latentprint.bench.template_step"]  # the package's attribute of that name is the function
+    monkeypatch.setattr(module, "REPEATS", 1)
+    monkeypatch.setattr(module, "PEOPLE", 20)
+    rows = BENCHES["template"]()
+    assert [row["loss"] for row in rows] == list(LOSSES)
+    assert rows[0]["step_ratio"] == rows[0]["lowest"] == rows[0]["highest"] == 1.0
+    assert all(row["over_floor"] > 0 and row["step_seconds"] > 0 for row in rows)

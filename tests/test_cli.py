@@ -196,13 +196,12 @@ def test_bad_settings_exit_2_before_anything_runs(
 @pytest.mark.parametrize(
     "command",
     [
-        "audit template", "defend template", "study run", "study show",
+        "study run", "study show",
     ],
 )  # fmt: skip
 def test_what_is_not_there_yet_says_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = stderr_of(capsys, *command.split(), "x", "--preset", "tiny", "--set", "a=1")
-    assert said == (f"error: 'latentprint {command}' is not available in this version; 'audit label' and "
-                    "'audit feature' are")
+    assert said == (f"error: 'latentprint {command}' is not available in this version")
 
 
 # ---- how a run ends ----

@@ -49,6 +49,24 @@ class Lesson:
     perceptual: PerceptualMetric
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How long a generator learns, and by what."""
+
+    loss: LossConfig
+    steps: int
+    batch: int
+    lr: float
+    views: float
+
+    @classmethod
+    def of(cls, config: AttackConfig, name: str) -> Plan:
+        """For the generator of that name."""
+        if name == "prior":
+            return cls(config.loss, config.prior_steps, config.prior_batch, config.prior_lr, config.views)
+        return cls(config.loss, config.steps, config.batch, config.lr, config.views)
+
+
 def train_generator(generator: Generator, lesson: Lesson, config: AttackConfig, run: RunDir, seed: int,
                     precision: Precision, save_every: int = 100) -> None:
     """Train in place and freeze, or go on from the checkpoint ``generator-NAME``.
@@ -56,39 +74,48 @@ def train_generator(generator: Generator, lesson: Lesson, config: AttackConfig, 
     Raises:
         RunFailed: training broke down.
     """
-    settings, device, name = config.loss, lesson.targets.device, f"generator-{generator.name}"
-    is_prior = generator.name == "prior"
-    steps, batch, lr = ((config.prior_steps, config.prior_batch, config.prior_lr) if is_prior else
-                        (config.steps, config.batch, config.lr))
-    negatives = Negatives(settings.negatives, lesson.targets, lesson.photos.labels.to(device), settings.n_negatives)
-    weight, late = settings.weight.ramp, settings.perceptual.ramp
-    optimizer = torch.optim.AdamW(generator.trained(), lr, weight_decay=1e-2)
+    plan, name = Plan.of(config, generator.name), f"generator-{generator.name}"
+    negatives = negatives_of(lesson, plan.loss)
+    optimizer = torch.optim.AdamW(generator.trained(), plan.lr, weight_decay=1e-2)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        rng = step_generator(seed, name, step)
-        index = torch.randint(len(lesson.photos), (batch,), generator=rng)
-        images, target = lesson.photos.floats(index).to(device), lesson.targets[index]
-        with autocast(device, precision):
-            estimate = generator.estimate(lesson.identities[index], images, rng)
-            embedding = lesson.guide(viewed(estimate.pictures, config.views, rng))
-        drawn = negatives.draw(target, lesson.photos.labels[index].to(device), rng)
-        feature = feature_loss(settings, embedding, target, drawn)
-        strength = at(weight, settings.weight.over, estimate, step / steps)
-        loss = settings.pixel_weight * estimate.error + strength * feature
-        values: dict[str, Tensor | float] = {
-            "pixel": estimate.error.detach().mean(), "feature": feature.detach().mean(),
-            "similarity": (embedding.detach() * target).sum(1).mean(), "feature_weight": strength.mean()}
-        if late.most > 0:
-            distance = lesson.perceptual.distance(estimate.pictures, images)
-            loss = loss + at(late, settings.perceptual.over, estimate, step / steps) * distance
-            values["perceptual"] = distance.detach().mean()
-        if (step + 1) % LOGGED == 0 or step + 1 == steps:
-            values |= gradient_norms(settings, embedding, target, drawn)
-        return loss.mean(), values
+        return step_loss(generator, lesson, plan, negatives, step, step_generator(seed, name, step), precision)
 
-    Loop(run, name, optimizer, {**generator.states(), "negatives": negatives}, steps,
-         warm_cosine(steps, min(100, steps // 10)), save_every=save_every).fit(loss_at)
+    Loop(run, name, optimizer, {**generator.states(), "negatives": negatives}, plan.steps,
+         warm_cosine(plan.steps, min(100, plan.steps // 10)), save_every=save_every).fit(loss_at)
     generator.requires_grad_(False).eval()
+
+
+def negatives_of(lesson: Lesson, settings: LossConfig) -> Negatives:
+    """Raises UserError where the public photos are of one person."""
+    return Negatives(settings.negatives, lesson.targets, lesson.photos.labels.to(lesson.targets.device),
+                     settings.n_negatives)
+
+
+def step_loss(generator: Generator, lesson: Lesson, plan: Plan, negatives: Negatives, step: int, rng: torch.Generator,
+              precision: Precision) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """A scalar for a step's batch, drawn from ``rng``, and values to log."""
+    settings, device, done = plan.loss, lesson.targets.device, step / plan.steps
+    index = torch.randint(len(lesson.photos), (plan.batch,), generator=rng)
+    images, target = lesson.photos.floats(index).to(device), lesson.targets[index]
+    with autocast(device, precision):
+        estimate = generator.estimate(lesson.identities[index], images, rng)
+        embedding = lesson.guide(viewed(estimate.pictures, plan.views, rng))
+    drawn = negatives.draw(target, lesson.photos.labels[index].to(device), rng)
+    feature = feature_loss(settings, embedding, target, drawn)
+    strength = at(settings.weight.ramp, settings.weight.over, estimate, done)
+    loss = settings.pixel_weight * estimate.error + strength * feature
+    values: dict[str, Tensor | float] = {
+        "pixel": estimate.error.detach().mean(), "feature": feature.detach().mean(),
+        "similarity": (embedding.detach() * target).sum(1).mean(), "feature_weight": strength.mean()}
+    if settings.perceptual.most > 0:
+        with autocast(device, precision):
+            distance = lesson.perceptual.distance(estimate.pictures, images).float()
+        loss = loss + at(settings.perceptual.ramp, settings.perceptual.over, estimate, done) * distance
+        values["perceptual"] = distance.detach().mean()
+    if (step + 1) % LOGGED == 0 or step + 1 == plan.steps:
+        values |= gradient_norms(settings, embedding, target, drawn)
+    return loss.mean(), values
 
 
 def feature_loss(settings: LossConfig, embedding: Tensor, target: Tensor, drawn: Drawn) -> Tensor:
