@@ -25,7 +25,7 @@ from latentprint.feature.defenses.adversarial import Adversarial
 from latentprint.feature.presets import PRESETS, FeatureConfig, TrainingConfig
 from latentprint.feature.protection import DefenceConfig, described
 from latentprint.feature.train import Epochs, accuracy_hits, milestones, train_split
-from latentprint.report.pareto import Point, front, recommended
+from latentprint.report.pareto import Point, front, pareto_plot, recommended
 from latentprint.report.values import Measured
 
 CEM = "{kind: cem, warm_up: 0.0, surrogate: {kind: %s}}"
@@ -362,3 +362,14 @@ def test_an_adversary_of_a_trained_network_learns_before_the_first_step(tmp_path
         assert int(defence.state_dict()["_extra_state"]) == defence.taken
     cold, warm = acted.values()
     assert cold == [3] and warm == [0, 1, 2, 3]
+
+
+def test_many_victims_are_numbered_beside_a_list(tmp_path: Path) -> None:
+    """A list beside the plot makes the picture wider; few points carry their names."""
+    def drawn(n: int) -> tuple[int, int]:
+        points = [Point(f"victim {i}", Measured(0.5 + i / 50), Measured(0.1 + i / 50)) for i in range(n)]
+        assert pareto_plot(points, tmp_path / f"{n}.png", "Leak")
+        with Image.open(tmp_path / f"{n}.png") as picture:
+            return picture.size
+
+    assert drawn(9)[0] < drawn(10)[0] and drawn(10)[1] < drawn(30)[1]

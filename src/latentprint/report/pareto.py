@@ -9,6 +9,9 @@ from pathlib import Path
 from latentprint.report.style import BLUE, INK, PALETTE, canvas
 from latentprint.report.values import Measured
 
+#: Up to so many points carry their names; more of them are numbered, beside a list.
+NAMED = 9
+
 
 @dataclass(frozen=True)
 class Point:
@@ -56,17 +59,22 @@ def pareto_plot(points: Sequence[Point], path: Path, leak_label: str, accuracy_l
         return False
     groups = list(dict.fromkeys(point.group for point in drawn))
     colours: Mapping[str, str] = {group: PALETTE[i % len(PALETTE)] for i, group in enumerate(groups)}
-    with canvas(path, 7.4, 4.6) as figure:
+    crowded = len(drawn) > NAMED
+    with canvas(path, 9.6 if crowded else 7.4, max(4.6, 0.24 * len(drawn)) if crowded else 4.6) as figure:
         figure.set_layout_engine("constrained")
         axes = figure.add_subplot()
         best = front(drawn)
         axes.plot([100 * (p.leak.value or 0) for p in best], [100 * (p.accuracy.value or 0) for p in best], color=INK,
                   linewidth=1, linestyle="--", zorder=1)
-        for point in drawn:
+        for number, point in enumerate(drawn, 1):
             x, y = 100 * (point.leak.value or 0), 100 * (point.accuracy.value or 0)
             axes.errorbar(x, y, _arms(point.accuracy), _arms(point.leak), fmt="o", markersize=6,
-                          color=colours.get(point.group, BLUE), elinewidth=1, capsize=2)
-            axes.annotate(point.name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8.5)
+                          color=colours.get(point.group, BLUE), elinewidth=1, capsize=2,
+                          label=f"{number}  {point.name}")
+            axes.annotate(str(number) if crowded else point.name, (x, y), xytext=(6, 5), textcoords="offset points",
+                          fontsize=8.5)
+        if crowded:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8.5, borderaxespad=0.0)
         axes.set_xlabel(f"{leak_label}, %  (less is safer)")
         axes.set_ylabel(f"{accuracy_label}, %")
         axes.margins(x=0.12, y=0.12)

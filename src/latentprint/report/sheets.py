@@ -18,7 +18,8 @@ Align = Literal["left", "center", "right"]
 FACE = 128  # pixels a face should at least have on the sheet
 GAP, HEAD, FOOT, BETWEEN = 6, 30, 48, 40  # pixels: between one's faces, headings, captions, between people
 CAPTION = 20  # pixels of a line under a picture of a table
-SIDE = 120  # pixels beside the rows of a table, for their headings
+SIDE, WIDEST = 120, 260  # pixels beside the rows of a table, for their headings: at least and at most
+LETTER = 10  # pixels of a letter of them
 MARGIN = 4
 TITLES = ("real photo", "attribute image", "reconstruction")
 PEOPLE_PER_ROW = 3
@@ -100,14 +101,15 @@ def picture_table(columns: Mapping[str, Images], path: Path,
         raise ValueError(f"picture_table needs a caption for each of the {n} pictures of a column")
     zoom = _zoom(height, 96)
     cell = (width * zoom + GAP, height * zoom + GAP + (CAPTION if lines else 0))
-    versions, left, head = len(stacks), SIDE if across else 0, 0 if across else HEAD
+    side = min(WIDEST, max(SIDE, 12 + LETTER * max(map(len, stacks))))
+    versions, left, head = len(stacks), side if across else 0, 0 if across else HEAD
     wide, high = (n, versions) if across else (versions, n)
     sheet = _Sheet(left + wide * cell[0] - GAP, head + high * cell[1] - GAP)
     with canvas(path, *sheet.inches) as figure:
         for version, (heading, images) in enumerate(stacks.items()):
             if across:
                 middle = version * cell[1] + height * zoom / 2 + 5
-                sheet.text(figure, left - 12, middle, _short(heading, SIDE - 12), 14, "right")
+                sheet.text(figure, left - 12, middle, _short(heading, side - 12), 14, "right")
             else:
                 sheet.text(figure, version * cell[0] + width * zoom / 2, HEAD - 10, _short(heading, width * zoom + 20),
                            14, "center")
@@ -163,8 +165,8 @@ def _enlarged(image: Images, zoom: int) -> Images:
 
 
 def _short(name: str, pixels: int) -> str:
-    """The name on one line, cut to what fits (about 10 pixels a character at this size)."""
-    line, room = " ".join(str(name).split()), max(4, pixels // 10)
+    """The name on one line, cut to what fits."""
+    line, room = " ".join(str(name).split()), max(4, pixels // LETTER)
     return line if len(line) <= room else line[: room - 1] + "…"
 
 
