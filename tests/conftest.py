@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from helpers import Run
+
+from latentprint.cli import main
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,3 +28,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command with settings; gives exit code, stderr and the run directory."""
+
+    def call(command: str, *settings: str, out: str = "run", more: tuple[str, ...] = ()) -> tuple[int, str, Path]:
+        words = [*command.split(), "--preset", "tiny", "--out", str(tmp_path / out), *more]
+        for setting in settings:
+            words += ["--set", setting]
+        return main(words), capsys.readouterr().err, tmp_path / out
+
+    return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +24,10 @@ def save_untrained(folder: Path, seed: int = 0) -> Path:
         save_asset(folder, name, build_recogniser(architecture), {"kind": "recogniser", "architecture": architecture})
     save_asset(folder, "prior", FaceSwapPrior((32, 32), 4), {"kind": "prior", "widths": [32, 32], "identity_tokens": 4})
     return folder
+
+
+#: See the fixture ``run``.
+Run = Callable[..., tuple[int, str, Path]]
 
 
 def small_swapper(seed: int = 0) -> Swapper:

@@ -30,7 +30,6 @@ from latentprint.feature.attacks.base import (
     Source,
     Spent,
     combined,
-    mean_image,
     messages,
     sends_alike,
 )
@@ -206,7 +205,7 @@ def test_spent_queries_go_into_the_checkpoint_as_a_difference() -> None:
 
 def test_the_mean_image() -> None:
     known = textures(600)
-    assert torch.allclose(mean_image(known), known.floats().mean(0), atol=1e-6)
+    assert torch.allclose(known.mean(), known.floats().mean(0), atol=1e-6)
 
 
 # ---- the decoder attack ----
@@ -228,7 +227,7 @@ def test_a_linear_decoder_reaches_the_posterior_mean(tmp_path: Path, repeats: in
     made = DecoderAttack(harness(tmp_path, repeats, decoder=linear))(victim, known, sent)
     matrix, offset = best_linear(known.floats().flatten(1), weight, noise_std**2 / repeats)
     best = error((combined(sent) @ matrix + offset).view(-1, 3, 4, 4).clamp(0, 1), secret)
-    floor = error(mean_image(known).expand(400, -1, -1, -1), secret)
+    floor = error(known.mean().expand(400, -1, -1, -1), secret)
     assert best < 0.6 * floor
     assert 0.99 * best < error(made.images, secret) < 1.04 * best
 
@@ -241,7 +240,7 @@ def test_an_attack_that_knows_of_dropout_beats_one_that_does_not(tmp_path: Path)
     linear = {"architecture": "linear", "steps": 300, "batch": 128, "lr": 2e-2}
     adaptive = DecoderAttack(harness(tmp_path / "a", decoder=linear))(defended, known, sent)
     naive = DecoderAttack(harness(tmp_path / "b", decoder=linear))(plain, known, sent)
-    floor = error(mean_image(known).expand(300, -1, -1, -1), secret)
+    floor = error(known.mean().expand(300, -1, -1, -1), secret)
     assert error(adaptive.images, secret) < 0.9 * floor < floor < error(naive.images, secret)
     seen = messages(defended, secret.floats(), 8, generator(5))
     again = DecoderAttack(harness(tmp_path / "c", 8, decoder=linear))(defended, known, seen)
@@ -254,7 +253,7 @@ def test_the_published_decoder_learns_under_each_loss(tmp_path: Path, loss: str)
     sent = messages(victim, known.floats(), 1, generator(5))
     short = {"steps": 60, "batch": 16, "width": 16, "blocks": 1, "loss": loss, "lr": 5e-3}
     made = DecoderAttack(harness(tmp_path, decoder=short))(victim, known, sent)
-    assert error(made.images, known) < 0.7 * error(mean_image(known).expand_as(made.images), known)
+    assert error(made.images, known) < 0.7 * error(known.mean().expand_as(made.images), known)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 60 and rows[-1]["loss"] < 0.7 * rows[0]["loss"]
 
@@ -445,7 +444,7 @@ def test_pixels_that_do_not_count_stay_where_they_started(tmp_path: Path) -> Non
     half = torch.eye(PIXELS)[::2]
     made = OptimiseAttack(harness(tmp_path, optimise=WHITE))(
         linear_victim(half), known, (secret.floats().flatten(1) @ half.T)[:, None])
-    pixels, start = made.images.flatten(1), mean_image(known).clamp(EDGE, 1 - EDGE).flatten()
+    pixels, start = made.images.flatten(1), known.mean().clamp(EDGE, 1 - EDGE).flatten()
     assert torch.allclose(pixels[:, 1::2], start[1::2].expand(6, -1), atol=1e-6)
     assert torch.allclose(pixels[:, ::2], secret.floats().flatten(1)[:, ::2], atol=1e-3)
 

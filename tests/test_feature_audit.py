@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import save_untrained
+from helpers import Run, save_untrained
 from PIL import Image
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
-from latentprint.cli import main
 from latentprint.config import load_config
 from latentprint.engine.run import RunDir
 from latentprint.errors import RunFailed
@@ -29,20 +27,6 @@ from latentprint.report.pareto import Point, front, pareto_plot, recommended
 from latentprint.report.values import Measured
 
 CEM = "{kind: cem, warm_up: 0.0, surrogate: {kind: %s}}"
-Run = Callable[..., tuple[int, str, Path]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command with settings; gives exit code, stderr and the run directory."""
-
-    def call(command: str, *settings: str, out: str = "run", more: tuple[str, ...] = ()) -> tuple[int, str, Path]:
-        words = [*command.split(), "--preset", "tiny", "--out", str(tmp_path / out), *more]
-        for setting in settings:
-            words += ["--set", setting]
-        return main(words), capsys.readouterr().err, tmp_path / out
-
-    return call
 
 
 def section(out: Path) -> dict[str, Any]:

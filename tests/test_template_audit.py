@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import Run
 from torch import Tensor
 
-from latentprint.cli import main
 from latentprint.config import changed, load_config
 from latentprint.data.base import ImageSet
 from latentprint.data.procedural import make_people
 from latentprint.data.splits import AuditData
 from latentprint.metrics.perceptual import perceptual_metric
+from latentprint.report.pareto import Point, advice
+from latentprint.report.values import Measured
 from latentprint.template.audit import run_audit
-from latentprint.template.compare import advise
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import STRICT, Bench, calibrators, make_system, score
 from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConfig
@@ -28,20 +29,6 @@ from latentprint.template.recogniser import load_recogniser
 from latentprint.template.studies import STUDIES
 
 CPU = torch.device("cpu")
-Run = Callable[..., tuple[int, str, Path]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command with settings; gives exit code, stderr and the run directory."""
-
-    def call(command: str, *settings: str, out: str = "run", more: tuple[str, ...] = ()) -> tuple[int, str, Path]:
-        words = [*command.split(), "--preset", "tiny", "--out", str(tmp_path / out), *more]
-        for setting in settings:
-            words += ["--set", setting]
-        return main(words), capsys.readouterr().err, tmp_path / out
-
-    return call
 
 
 def section(out: Path) -> dict[str, Any]:
@@ -144,8 +131,8 @@ def bench(people: AuditData, scheme: Scheme) -> Bench:
     teacher = load_recogniser(RecogniserConfig(), None, 64, CPU, "recogniser")
     judge = load_recogniser(RecogniserConfig(model="judge"), None, 64, CPU, "judges.0")
     by = calibrators(people)
-    return Bench(make_system("teacher", teacher, scheme, people, by, CPU),
-                 [make_system("judge", judge, make_scheme(NoProtection(), 512, 0), people, by, CPU)],
+    return Bench(make_system("teacher", teacher, scheme, people, by),
+                 [make_system("judge", judge, make_scheme(NoProtection(), 512, 0), people, by)],
                  people.private_train, people.private_heldout, perceptual_metric(None), 1000, 0)
 
 
@@ -191,6 +178,10 @@ def test_without_evaluation_people_public_ones_calibrate(people: AuditData) -> N
     (("judges=[{model: teacher}]",), "judge"),
     (("judges=[{model: judge}, {model: judge}]",), "names must differ"),
     (("attack.access=transfer", "attack.surrogate=judge"), "also judges"),
+    (("attack.access=scores", "attack.surrogate=judge"), "also judges"),
+    (("attack.access=transfer", "attack.surrogate=teacher"), "take attack.access=white-box"),
+    (("attack.access=transfer", "attack.surrogate=nobody"), "attack.surrogate.model: no recogniser 'nobody'"),
+    (("data.public.0.people=1", "data.public.0.photos=8"), "all of one person"),
     (("protection={kind: polyprotect, overlap: 5}",), "overlap"),
     (("attack.loss.weight={kind: linear, begin: 0.9, end: 0.1}",), "must begin before"),
     (("data.private.first_identity=1000000",), "was among the people"),
@@ -250,10 +241,12 @@ def test_the_notes_studies_run_at_tiny_size(tmp_path: Path) -> None:
 
 
 def test_the_advice_is_the_least_leak_that_costs_little() -> None:
-    rows = [{"name": name, "tar": {"value": tar}, "leak": {"value": leak}}
-            for name, tar, leak in (("none", 0.99, 0.9), ("a", 0.985, 0.5), ("b", 0.9, 0.1))]
-    advice = advise(rows, 0.01)
-    assert advice is not None and advice["name"] == "a"
+    listed = [Point(name, Measured(tar), Measured(leak))
+              for name, tar, leak in (("none", 0.99, 0.9), ("a", 0.985, 0.5), ("b", 0.9, 0.1))]
+    found, alone = advice(listed, 0.01, "true accept rate"), advice(listed[:1], 0.01, "true accept rate")
+    assert found == {"name": "a", "because": "of those within 1 point of the true accept rate of none, the one that "
+                                             "leaks least"}
+    assert alone is not None and alone["because"].startswith("nothing else leaks less")
 
 
 def test_image_sets_give_every_persons_first_photos() -> None:

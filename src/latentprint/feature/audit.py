@@ -24,7 +24,7 @@ from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.seeds import generator
 from latentprint.engine.settings import settled
-from latentprint.feature.attacks.base import Harness, mean_image, messages
+from latentprint.feature.attacks.base import Harness, messages
 from latentprint.feature.attacks.registry import ATTACKS
 from latentprint.feature.build import Images, load_images, make_victim
 from latentprint.feature.cost import bounded_output, edge_cost
@@ -96,7 +96,7 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
                             data={"train": image_hash(parts.images.train), "test": image_hash(parts.images.test)}))
     train(config, parts, run, device)
     known, attacked = parts.known_and_attacked()
-    judged = Judged(attacked, mean_image(known), config.people, config.resamples, config.seed)
+    judged = Judged(attacked, known.mean(), config.people, config.resamples, config.seed)
     drawn, queries = draw(config, parts.victim, known, attacked, run)
     section, best = results(config, parts, judged, drawn, queries)
     section |= certificate(config, parts, known, attacked)

@@ -25,7 +25,7 @@ from latentprint.feature.pictures import victims_sheet
 from latentprint.feature.presets import FeatureConfig
 from latentprint.feature.protection import CEMConfig, DefenceConfig, described
 from latentprint.report.html import render_run
-from latentprint.report.pareto import Point, pareto_plot, recommended
+from latentprint.report.pareto import Point, advice, pareto_plot
 from latentprint.report.values import Measured
 from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
 
@@ -71,9 +71,9 @@ def _run(config: FeatureConfig, out: Path, resume: bool, first: Mapping[str, Map
         found[own] = audited
         everyone = {name: found[name] for name in (*first, own, *config.variants)}
         audited.section["variants"] = rows(everyone)
-        advice = advise(audited.section["variants"], config.accuracy_cost)
-        if advice:
-            audited.section["recommended"] = advice
+        best = advice(points(audited.section["variants"]), config.accuracy_cost, "accuracy")
+        if best:
+            audited.section["recommended"] = best
         if is_main():
             audited.section["variant_figures"] = draw_comparison(everyone, audited.section["variants"], out / "images")
 
@@ -131,19 +131,6 @@ def points(table: Sequence[Mapping[str, Any]]) -> list[Point]:
     """The rows as points of accuracy and leak; those of one surrogate, otherwise alike, share a colour."""
     return [Point(row["name"], Measured.of(row["accuracy"]), Measured.of(row["leak"]),
                   f"{row['cut']} {row['bytes']} {row['without_cem']} {row['surrogate']}") for row in table]
-
-
-def advise(table: Sequence[Mapping[str, Any]], cost: float) -> dict[str, Any] | None:
-    """Which victim to take: the least leak among those that cost little accuracy."""
-    all_ = points(table)
-    best = recommended(all_, all_[0], cost)
-    if best is None:
-        return None
-    allowed = f"{100 * cost:g} {'point' if cost == 0.01 else 'points'}"
-    because = (f"no other victim leaks less at a cost of at most {allowed} of accuracy" if best is all_[0] else
-               f"of those within {allowed} of the accuracy of {all_[0].name}, the one from which the best attack "
-               "recovers least")
-    return {"name": best.name, "because": because}
 
 
 def _named(dumps: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -73,7 +73,7 @@ def build_recogniser(architecture: str) -> Recogniser:
 @torch.no_grad()
 def embed(recogniser: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
     """Embeddings of uint8 or [0, 1] images ``(N, 3, H, W)``, computed in batches without gradient: ``(N, 512)``."""
-    device = next(recogniser.parameters()).device
+    device = next(recogniser.parameters(), torch.empty(0)).device  # an outside runtime has no parameters
     parts = []
     for chunk in images.split(batch):
         x = chunk.to(device).float()

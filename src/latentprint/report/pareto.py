@@ -48,6 +48,21 @@ def recommended(points: Sequence[Point], undefended: Point, cost: float) -> Poin
     return min(fit, key=lambda p: p.leak.value or 0.0, default=None)
 
 
+def advice(points: Sequence[Point], cost: float, kept: str) -> dict[str, str] | None:
+    """Which to take and why, for report.json; see `recommended`. The first point is what the cost is counted against.
+
+    Args:
+        kept: what may cost, in words: "accuracy".
+    """
+    best = recommended(points, points[0], cost)
+    if best is None:
+        return None
+    allowed = f"{100 * cost:g} {'point' if cost == 0.01 else 'points'}"
+    because = (f"nothing else leaks less at a cost of at most {allowed} of {kept}" if best is points[0] else
+               f"of those within {allowed} of the {kept} of {points[0].name}, the one that leaks least")
+    return {"name": best.name, "because": because}
+
+
 def pareto_plot(points: Sequence[Point], path: Path, leak_label: str, accuracy_label: str = "Accuracy") -> bool:
     """Accuracy upwards, leak to the right, intervals as crosses, the front as a line.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive
 from latentprint.errors import UserError
 from latentprint.metrics.perceptual import PerceptualMetric
+from latentprint.models.recognisers import embed
 from latentprint.template.generators import DecoderGenerator, Generator, PriorGenerator
 from latentprint.template.mapping import Mapping, fit_mapping
 from latentprint.template.presets import TemplateConfig
@@ -56,14 +56,12 @@ class Drawn:
         pictures: ``(P, 3, H, W)`` in [0, 1] by arm: of each generator, and refined.
         recovered: ``(P, D)`` unit templates that they were drawn from, in the space of `Inversion.space`.
         best: the arm whose faces the adversary's recogniser finds most like what leaked; no judge has a say.
-        seconds: wall-clock time, training not counted.
         note: for the reader, or empty.
     """
 
     pictures: dict[str, Tensor]
     recovered: Tensor
     best: str
-    seconds: float
     note: str
 
 
@@ -108,7 +106,7 @@ class Inversion:
 
         Under score access every person's budget is spent; otherwise the protection is undone first.
         """
-        began, settings, note = time.perf_counter(), self.config.attack, ""
+        settings, note = self.config.attack, ""
         if self.access == "scores":
             inferred = infer_templates(victim, self.means.public, self.guide, self.prior, self.generators[0],
                                        settings.budget, settings.probes, self.config.seed)
@@ -123,10 +121,10 @@ class Inversion:
             if settings.refine_steps:
                 pictures[f"{generator.name}_refined"] = self._refined(generator, found)
         wanted = self._wanted(found.to(self.device)).cpu()
-        likeness = {name: float((embedded_pictures(self.guide, drawn, self.device) * wanted).sum(1).mean())
+        likeness = {name: float((embed(self.guide, drawn) * wanted).sum(1).mean())
                     for name, drawn in pictures.items()}
         best = max(likeness, key=lambda name: likeness[name])
-        return Drawn(pictures, found, best, time.perf_counter() - began, note)
+        return Drawn(pictures, found, best, note)
 
     def _wanted(self, identity: Tensor) -> Tensor:
         """What the guide should see in a picture of somebody with this template."""
@@ -142,9 +140,8 @@ class Inversion:
             swapper, teacher = self.means.faces
             mapping = None
             if weights_hash(teacher) != weights_hash(self.space):
-                seen = embedded(teacher, self.means.public.take(torch.arange(min(FITTED, len(self.means.public)))),
-                                self.device)
-                mapping = fit_mapping(self.identities[: len(seen)].cpu(), seen.cpu())
+                seen = embed(teacher, self.means.public.images[:FITTED])
+                mapping = fit_mapping(self.identities[: len(seen)].cpu(), seen)
             made = PriorGenerator(swapper, mapping, size, settings)
         lay_out(made, self.device)
         return made
@@ -184,9 +181,3 @@ class Inversion:
 def embedded(recogniser: Callable[[Tensor], Tensor], photos: ImageSet, device: torch.device) -> Tensor:
     """``(N, D)`` unit embeddings of photos, on the device, however they are asked for."""
     return torch.cat([recogniser(photos.floats(index).to(device)) for index in torch.arange(len(photos)).split(256)])
-
-
-@torch.no_grad()
-def embedded_pictures(recogniser: Embedder, pictures: Tensor, device: torch.device) -> Tensor:
-    """``(N, D)`` unit embeddings of pictures in [0, 1], on the CPU."""
-    return torch.cat([recogniser(part.to(device)).cpu() for part in pictures.split(256)])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,10 @@ from latentprint.engine.settings import settled
 from latentprint.errors import UserError
 from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.models.assets import strangers_to_assets
+from latentprint.models.face_decoder import FaceDecoder
+from latentprint.models.recognisers import embed
 from latentprint.report.build import verdict
-from latentprint.template.attack import Drawn, Inversion, Means, embedded
+from latentprint.template.attack import Drawn, Inversion, Means
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
     HEADLINE,
@@ -46,7 +49,7 @@ from latentprint.template.evaluate import (
 )
 from latentprint.template.pictures import draw_figures
 from latentprint.template.presets import RecogniserConfig, TemplateConfig
-from latentprint.template.protection import described
+from latentprint.template.protection import NoProtection, described
 from latentprint.template.recogniser import Embedder, load_recogniser
 from latentprint.template.surrogate import train_surrogate
 from latentprint.template.victim import TemplateVictim
@@ -63,6 +66,7 @@ class Parts:
     by: Calibrators
     recogniser: Embedder
     judges: list[Embedder]
+    surrogate: Embedder | None
     scheme: Scheme
     device: torch.device
 
@@ -142,17 +146,39 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     if len({each.name for each in judges}) < len(judges):
         raise UserError(f"judges: names must differ, got {', '.join(each.name for each in judges)}")
     checks.enforce([checks.judge_is_teacher(judge, recogniser) for judge in judges])
+    surrogate = load_surrogate(config, data, recogniser, judges, device)
     strangers_to_assets(settings.private, assets_in_use(config), config.assets)
     for protection in config.compared:
         make_scheme(protection, recogniser.dim, config.seed)
     if config.attack.access == "white-box" and not recogniser.gradients:
         raise UserError(f"attack.access: {recogniser.name} gives no gradients, so there is no white box; take "
                         "attack.access=transfer or scores")
-    if config.attack.access == "transfer" and config.attack.surrogate in {each.name for each in judges}:
-        raise UserError(f"attack.surrogate: {config.attack.surrogate} also judges; a judge must not be the one that "
-                        "the attack optimises")
+    if "decoder" in config.attack.generators:
+        FaceDecoder(recogniser.dim, data.public.size)  # refuses sizes that it cannot draw
+    if data.public.n_classes < 2:
+        raise UserError("data.public: the photos are all of one person; the attack learns to tell people apart")
     scheme = make_scheme(config.protection, recogniser.dim, config.seed)
-    return Parts(data, calibrators(data), recogniser, judges, scheme, device), warnings
+    return Parts(data, calibrators(data), recogniser, judges, surrogate, scheme, device), warnings
+
+
+def load_surrogate(config: TemplateConfig, data: AuditData, recogniser: Embedder, judges: Sequence[Embedder],
+                   device: torch.device) -> Embedder | None:
+    """The adversary's own recogniser, where it needs one and has one already.
+
+    Raises:
+        UserError: it cannot be used, or is the one that is attacked or judges.
+    """
+    name = config.attack.surrogate
+    if config.attack.access == "white-box" or name == "train":
+        return None
+    found = load_recogniser(RecogniserConfig(model=name), config.assets, data.public.size, device, "attack.surrogate")
+    own = checks.weights_hash(found.network)
+    if own == checks.weights_hash(recogniser.network):
+        raise UserError(f"attack.surrogate: {name} is the attacked recogniser; with its gradients take "
+                        "attack.access=white-box")
+    if any(own == checks.weights_hash(judge.network) for judge in judges):
+        raise UserError(f"attack.surrogate: {name} also judges; a judge must not be the one that the attack optimises")
+    return found
 
 
 def assets_in_use(config: TemplateConfig) -> list[str]:
@@ -166,24 +192,20 @@ def assets_in_use(config: TemplateConfig) -> list[str]:
 
 def make_bench(config: TemplateConfig, parts: Parts) -> Bench:
     """Enrol everybody everywhere."""
-    plain = make_scheme(type(config).model_fields["protection"].default, parts.recogniser.dim, config.seed)
-    attacked = make_system(parts.recogniser.name, parts.recogniser, parts.scheme, parts.data, parts.by, parts.device)
-    judges = [make_system(judge.name, judge, plain if judge.dim == plain.dim else type(plain)(judge.dim, config.seed),
-                          parts.data, parts.by, parts.device) for judge in parts.judges]
+    attacked = make_system(parts.recogniser.name, parts.recogniser, parts.scheme, parts.data, parts.by)
+    judges = [make_system(judge.name, judge, make_scheme(NoProtection(), judge.dim, config.seed), parts.data, parts.by)
+              for judge in parts.judges]
     return Bench(attacked, judges, parts.data.private_train, parts.data.private_heldout,
                  perceptual_metric(config.lpips, assets=config.assets), config.resamples, config.seed)
 
 
 def make_means(config: TemplateConfig, parts: Parts, run: RunDir) -> Means:
     """What the adversary has, all of it public; its own recogniser is trained here where it has none."""
-    settings, surrogate, faces = config.attack, None, None
-    if settings.access != "white-box":
-        surrogate = (train_surrogate(parts.data.public, settings.surrogate_steps, run, config.seed, config.precision,
-                                     parts.device, config.save_every) if settings.surrogate == "train" else
-                     load_recogniser(RecogniserConfig(model=settings.surrogate), config.assets, parts.data.public.size,
-                                     parts.device, "attack.surrogate"))
-    if "prior" in settings.generators:
-        faces = load_tools(config.assets, parts.device)
+    settings, surrogate = config.attack, parts.surrogate
+    if settings.access != "white-box" and surrogate is None:
+        surrogate = train_surrogate(parts.data.public, settings.surrogate_steps, run, config.seed, config.precision,
+                                    parts.device, config.save_every)
+    faces = load_tools(config.assets, parts.device) if "prior" in settings.generators else None
     metric = perceptual_metric(config.lpips, assets=config.assets).to(parts.device)
     return Means(parts.data.public, metric, faces, surrogate)
 
@@ -195,9 +217,9 @@ def arms_of(bench: Bench, inversion: Inversion, drawn: Drawn) -> dict[str, ArmSc
     most like what leaked, which draws nothing.
     """
     public, people = inversion.means.public, bench.people
-    mean = public.floats().mean(0)
     nearest = (drawn.recovered.cpu() @ inversion.identities.cpu().T).argmax(1)
-    arms = {"floor": score(bench, mean.expand(people, -1, -1, -1)), "nearest": score(bench, public.floats(nearest)),
+    arms = {"floor": score(bench, public.mean().expand(people, -1, -1, -1)),
+            "nearest": score(bench, public.floats(nearest)),
             **{name: score(bench, pictures) for name, pictures in drawn.pictures.items()}}
     arms["attack"] = arms[drawn.best]
     arms["ceiling"] = score(bench, bench.photos.floats())
@@ -231,7 +253,7 @@ def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
 
 def recovered_similarity(bench: Bench, inversion: Inversion, recovered: Tensor) -> dict[str, Any] | None:
     """Mean cosine of the templates that the adversary arrived at to the true, unprotected ones; with its interval."""
-    truth = embedded(inversion.space, bench.photos, inversion.device).cpu()
+    truth = embed(inversion.space, bench.photos.images)
     values = (recovered.cpu() * truth).sum(1).double().numpy()
     return bench.mean(values, torch.arange(len(values)).numpy())
 
@@ -241,8 +263,8 @@ def later_flags(bench: Bench, pictures: Tensor) -> list[str]:
     warnings = checks.enforce([checks.constant_reconstructions(pictures)])
     for system in (bench.attacked, *bench.judges):
         warnings += [f"{system.name}: {warning}" for warning in system.calibration.warnings]
-        tar = system.calibration.tar[STRICT] if system.calibration.tar[STRICT] == system.calibration.tar[STRICT] else (
-            system.calibration.tar[LOOSE])
+        strict, loose = system.calibration.tar[STRICT], system.calibration.tar[LOOSE]
+        tar = loose if math.isnan(strict) else strict
         if tar < LOW_TAR:
             warnings.append(f"{system.name} accepts only {tar:.0%} of real photos of the right person: it hardly tells "
                             "people apart, or its preprocessing is not the one it was trained with")

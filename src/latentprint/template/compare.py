@@ -12,7 +12,7 @@ from typing import Any
 
 from latentprint.engine.loop import is_main, say
 from latentprint.errors import UserError
-from latentprint.report.pareto import Point, pareto_plot, recommended
+from latentprint.report.pareto import Point, advice, pareto_plot
 from latentprint.report.values import Measured
 from latentprint.template.audit import Audited, recovered_similarity, run_audit
 from latentprint.template.defenses import Scheme, make_scheme
@@ -42,16 +42,14 @@ def run_defend(config: TemplateConfig, out: Path, resume: bool = False) -> dict[
         everyone = dict.fromkeys([NoProtection(), *audited.config.compared])
         found = [compared(audited, protection) for protection in everyone]
         audited.section["protections"] = rows(audited.bench, found)
-        advice = advise(audited.section["protections"], audited.config.recognition_cost)
-        if advice:
-            audited.section["recommended"] = advice
-        if is_main():
-            listed = points(audited.section["protections"])
-            if pareto_plot(listed, audited.folder / "images" / "pareto.png", "Leak", "True accept rate at FMR 1e-3"):
-                audited.section["variant_figures"] = [
-                    {"file": "images/pareto.png", "title": "Recognition against leak", "caption": (
-                        "A protection a point, with 95% intervals; the line joins those that no other betters in both."
-                    )}]
+        listed = points(audited.section["protections"])
+        if best := advice(listed, audited.config.recognition_cost, "true accept rate"):
+            audited.section["recommended"] = best
+        picture = audited.folder / "images" / "pareto.png"
+        if is_main() and pareto_plot(listed, picture, "Leak", "True accept rate at FMR 1e-3"):
+            audited.section["variant_figures"] = [
+                {"file": "images/pareto.png", "title": "Recognition against leak", "caption": (
+                    "A protection a point, with 95% intervals; the line joins those that no other betters in both.")}]
 
     return run_audit(config, out, resume, together)
 
@@ -62,7 +60,7 @@ class Found:
     def __init__(self, audited: Audited, protection: Protection, scheme: Scheme) -> None:
         self.protection, self.scheme = protection, scheme
         attacked = make_system(audited.parts.recogniser.name, audited.parts.recogniser, scheme, audited.parts.data,
-                               audited.parts.by, audited.parts.device)
+                               audited.parts.by)
         self.bench = Bench(attacked, audited.bench.judges, audited.bench.photos, audited.bench.gallery,
                            audited.bench.perceptual, audited.bench.resamples, audited.bench.seed)
         victim = TemplateVictim(audited.parts.recogniser, scheme, attacked.database, audited.inversion.access)
@@ -103,15 +101,3 @@ def points(table: Sequence[Mapping[str, Any]]) -> list[Point]:
     """The rows as points of recognition and leak."""
     return [Point(row["name"], Measured.of(row["tar"]), Measured.of(row["leak"]), row["name"].partition("(")[0])
             for row in table]
-
-
-def advise(table: Sequence[Mapping[str, Any]], cost: float) -> dict[str, Any] | None:
-    """Which protection to take: the least leak among those that cost recognition little."""
-    everyone = points(table)
-    best = recommended(everyone, everyone[0], cost)
-    if best is None:
-        return None
-    allowed = f"{100 * cost:g} {'point' if cost == 0.01 else 'points'}"
-    because = (f"no other leaks less at a cost of at most {allowed} of the true accept rate" if best is everyone[0] else
-               f"of those within {allowed} of the unprotected true accept rate, the one that leaks least")
-    return {"name": best.name, "because": because}

@@ -25,8 +25,8 @@ from latentprint.metrics.image import SSIM_MARGIN, psnr, ssim
 from latentprint.metrics.perceptual import PerceptualMetric
 from latentprint.metrics.reconstruction import reidentification
 from latentprint.metrics.verification import Calibration, calibrate_scores
+from latentprint.models.recognisers import embed
 from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
-from latentprint.template.attack import embedded, embedded_pictures
 from latentprint.template.defenses import Scheme, cosines
 from latentprint.template.recogniser import Embedder
 from latentprint.template.victim import Database, checked_templates
@@ -101,14 +101,13 @@ def calibrators(data: AuditData) -> Calibrators:
     return Calibrators(*chosen.first_photos(1), people)
 
 
-def make_system(name: str, recogniser: Embedder, scheme: Scheme, data: AuditData, by: Calibrators,
-                device: torch.device) -> System:
+def make_system(name: str, recogniser: Embedder, scheme: Scheme, data: AuditData, by: Calibrators) -> System:
     """Enrol everybody and set thresholds.
 
     Raises:
         UserError: the recogniser gives a template that is none.
     """
-    found = {part: checked_templates(embedded(recogniser, photos, device).cpu(), recogniser.dim, name)
+    found = {part: checked_templates(embed(recogniser, photos.images), recogniser.dim, name)
              for part, photos in (("own", data.private_train), ("others", data.private_heldout),
                                   ("enrolled", by.enrolled), ("probes", by.probes))}
     keys, owners = torch.arange(len(found["own"])), data.private_heldout.labels
@@ -178,7 +177,7 @@ def score(bench: Bench, pictures: Tensor) -> ArmScores:
     curve: dict[str, Floats] = {}
     for system in (bench.attacked, *bench.judges):
         suffix = "" if system is bench.attacked else f"_{system.name}"
-        templates = _templates(system.recogniser, pictures)
+        templates = embed(system.recogniser, pictures)
         first, second = system.type1(templates).double().numpy(), system.type2(templates).double().numpy()
         for fmr, extra in ((STRICT, ""), (LOOSE, "_fmr_0.01")):
             threshold = system.calibration.thresholds[fmr]
@@ -187,8 +186,8 @@ def score(bench: Bench, pictures: Tensor) -> ArmScores:
         values[f"template_similarity{suffix}"] = second, owners
         curve[system.name] = np.array([_above(second, system.curve[fmr]).mean() for fmr in CURVE])
     judge = bench.judges[0].recogniser if bench.judges else bench.attacked.recogniser
-    gallery = _templates(judge, bench.gallery.floats())
-    hits = reidentification(_templates(judge, pictures), torch.arange(bench.people), gallery, bench.gallery.labels)
+    gallery = embed(judge, bench.gallery.images)
+    hits = reidentification(embed(judge, pictures), torch.arange(bench.people), gallery, bench.gallery.labels)
     values["reidentification_rate"] = hits.double().numpy(), everyone
     references = bench.photos.floats()
     values["psnr"] = psnr(pictures, references).double().numpy(), everyone
@@ -250,11 +249,6 @@ def protocol(bench: Bench, by: Calibrators, facts: Mapping[str, Any]) -> dict[st
     }
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
     return {"name": "template/v1", "hash": digest, **found}
-
-
-def _templates(recogniser: Embedder, pictures: Tensor) -> Tensor:
-    device = next(iter(recogniser.parameters()), torch.zeros(())).device
-    return embedded_pictures(recogniser, pictures, device)
 
 
 def _own(scheme: Scheme, probes: Tensor, stored: Tensor, keys: Tensor) -> Tensor:

@@ -37,12 +37,10 @@ class Inferred:
 
     Attributes:
         templates: ``(P, D)`` unit, in the space of the adversary's own recogniser.
-        submitted: ``(P,)`` images spent on each person.
         spent: whether the budget went to public photos alone.
     """
 
     templates: Tensor
-    submitted: Tensor
     spent: bool
 
 
@@ -65,16 +63,17 @@ def infer_templates(victim: TemplateVictim, public: ImageSet, own: Embedder, pri
         for photo in public.floats(_one_a_person(public, max(2, round(share * budget)), seed)).to(device):
             scores = victim.score(photo.expand(people, -1, -1, -1), everyone)
             asked.append(Asked(own(photo[None]).cpu().expand(people, -1), scores))
-        while True:
+        while int(victim.submitted.max()) < budget:
             found = _regress(asked, prior)
             for _ in range(ROUND):
                 around = F.normalize(found + SCATTER * torch.randn(found.shape, generator=rng) @ prior.axes, dim=1)
                 pictures = generator.pictures(around.to(device), everyone).clamp(0, 1)
                 asked.append(Asked(own(pictures).cpu(), victim.score(pictures, everyone)))
                 drew = True
-    except BudgetSpent:
-        found = _regress(asked, prior) if len(asked) > 1 else found
-    return Inferred(F.normalize(found, dim=1), victim.submitted.clone(), not drew)
+    except BudgetSpent:  # what it gave is used
+        pass
+    found = _regress(asked, prior) if len(asked) > 1 else found
+    return Inferred(F.normalize(found, dim=1), not drew)
 
 
 class Asked(NamedTuple):

@@ -214,12 +214,6 @@ def require_ready(victim: SplitVictim, known: ImageSet) -> None:
         raise ValueError(f"{victim.name} is in training mode; call eval() before it is attacked")
 
 
-def mean_image(known: ImageSet) -> Tensor:
-    """``(3, H, W)`` in [0, 1], the best guess without any message: the floor of an attack."""
-    totals = [known.floats(part).double().sum(0) for part in torch.arange(len(known)).split(ASK_BATCH)]
-    return (torch.stack(totals).sum(0) / len(known)).float()
-
-
 def image_size(known: ImageSet) -> tuple[int, int]:
     """Height and width in pixels."""
     return int(known.images.shape[2]), int(known.images.shape[3])

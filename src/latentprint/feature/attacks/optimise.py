@@ -16,7 +16,7 @@ from latentprint.data.base import ImageSet
 from latentprint.engine.loop import progress, warm_cosine
 from latentprint.engine.seeds import derive, seeded_noise
 from latentprint.feature.attack import FeatureAttack
-from latentprint.feature.attacks.base import Harness, batches, mean_image
+from latentprint.feature.attacks.base import Harness, batches
 from latentprint.feature.attacks.matching import Matching, measure
 from latentprint.feature.victim import SplitVictim
 from latentprint.losses.pixel import total_variation
@@ -40,7 +40,7 @@ class OptimiseAttack(FeatureAttack):
 
     def fit(self, victim: SplitVictim, known: ImageSet) -> None:
         self.matching = measure(victim, known, self.harness.seed)
-        self.mean = mean_image(known)
+        self.mean = known.mean()
 
     def run(self, victim: SplitVictim, sent: Tensor) -> Tensor:
         joined, parts = self.harness.joined(sent), []
