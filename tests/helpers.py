@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
+from latentprint.cli import main
 from latentprint.diffusion.prior import FaceSwapPrior
 from latentprint.diffusion.swap import Swapper
 from latentprint.models.assets import load_asset, save_asset
@@ -40,3 +42,10 @@ def small_swapper(seed: int = 0) -> Swapper:
 def packaged(name: str) -> torch.nn.Module:
     """A shipped network."""
     return load_asset(name)
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command, in this process."""
+    code = main(argv)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err

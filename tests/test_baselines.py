@@ -120,12 +120,12 @@ def colour_world() -> tuple[Tools, Victim]:
 def test_mi_face_takes_the_pixels_of_a_linear_victim_to_the_corner_of_the_box(tmp_path: Path) -> None:
     sign = torch.randn(3, 64, 64).sign()
     asked = Victim(Linear(sign, 1e-4), 2)
-    hole = shared_tools().scenes.hole
+    hole = shared_tools().scenes.take(torch.arange(len(shared_tools().public))).hole
     for steps in (1, 4, 5):
         made = draw("mi-face", harness(tmp_path, 4 * steps), asked)
         for image, y, index in zip(made.images, made.classes, made.attribute_index, strict=True):
             corner = 0.5 + 0.1 * steps * (sign if y == 0 else -sign)
-            expected = torch.where(hole[index] > 0, corner, shared_tools().scenes.image[index])
+            expected = torch.where(hole[index] > 0, corner, shared_tools().public.floats(index))
             assert torch.allclose(image, expected, atol=1e-5)
         assert made.n_backward == 4 * steps
 
@@ -144,10 +144,10 @@ def test_the_toolbox_climbs_the_probability_of_a_linear_victim(tmp_path: Path) -
     sign = torch.randn(3, 64, 64).sign()
     asked = Victim(Linear(sign, 1e-4), 2)
     made = draw("art-mi-face", harness(tmp_path, 4 * 5, art_mi_face={"learning_rate": 100.0}), asked)
-    hole = shared_tools().scenes.hole
+    hole = shared_tools().scenes.take(torch.arange(len(shared_tools().public))).hole
     for image, y, index in zip(made.images, made.classes, made.attribute_index, strict=True):
         moved = 0.5 + 5 * 100 * 1e-4 * (sign if y == 0 else -sign)
-        expected = torch.where(hole[index] > 0, moved, shared_tools().scenes.image[index])
+        expected = torch.where(hole[index] > 0, moved, shared_tools().public.floats(index))
         assert torch.allclose(image, expected, atol=0.005)
     assert made.n_backward == 4 * 5
 

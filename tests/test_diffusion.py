@@ -13,12 +13,13 @@ from latentprint.data.procedural import make_people
 from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_adapter
 from latentprint.diffusion.prior import TRAIN_STEPS, clean_and_noise, progress_of, schedule, signal_and_noise
 from latentprint.diffusion.probe import attention_entropy
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.scene import Scene
+from latentprint.diffusion.swap import Swapper
 
 
 def scene_of(swapper: Swapper, n: int = 3) -> Scene:
     data = make_people(range(n), 1)
-    return swapper.scenes(data)
+    return swapper.scenes(data).take(torch.arange(n))
 
 
 def unit(n: int, seed: int = 0) -> Tensor:
@@ -49,13 +50,13 @@ class GaussianPrior(torch.nn.Module):
 
     def __init__(self, mu: float, sigma: float) -> None:
         super().__init__()
-        self.mu, self.sigma, self.scheduler = mu, sigma, schedule()
+        self.mu, self.sigma, self.schedule = mu, sigma, schedule()
 
     def tokens(self, embedding: Tensor, attributes: Tensor, dropped: Tensor | None = None) -> Tensor:
         return embedding
 
     def forward(self, noisy: Tensor, timestep: Tensor, masked: Tensor, keep: Tensor, tokens: Tensor) -> Tensor:
-        a, s = signal_and_noise(self.scheduler, timestep, noisy)
+        a, s = signal_and_noise(self.schedule, timestep, noisy)
         var = (a * self.sigma) ** 2 + s**2
         x0 = self.mu + a * self.sigma**2 / var * (noisy - a * self.mu)
         eps = s / var * (noisy - a * self.mu)
@@ -70,7 +71,8 @@ def test_ddim_reproduces_a_gaussian() -> None:
     swapper.paste = lambda latent, scene: seen.append(latent) or latent  # type: ignore[method-assign, func-returns-value]
     n = 8
     blank = torch.zeros(n, 4, 16, 16)
-    scene = Scene(torch.zeros(n, 3, 64, 64), torch.ones(n, 1, 64, 64), blank, blank, blank[:, :1], torch.zeros(n, 10))
+    scene = Scene(torch.zeros(n, 3, 64, 64), torch.ones(n, 1, 64, 64), blank, blank, blank[:, :1], torch.zeros(n, 10),
+                  torch.zeros(n, 10))
     swapper.ddim(unit(n), scene, torch.arange(n), steps=200)
     x = seen[-1].double()
     assert abs(x.mean() - 0.7) < 0.02

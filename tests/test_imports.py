@@ -17,11 +17,11 @@ ROOT = Path(latentprint.errors.__file__).parent
 CHANNELS = frozenset({"label", "template", "feature"})
 LAYERS = (
     {"errors", "types", "stats", "keys", "complaints"},
-    {"config", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
+    {"config", "plugins", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
      "surrogates", "report"},
     {"victim", "attack", "defense", "checks", "handover"},
     CHANNELS,
-    {"pretrain", "bench", "demo", "gate", "doctor", "console"},
+    {"pretrain", "bench", "demo", "gate", "doctor", "console", "convert"},
     {"cli", "__main__"},
 )
 TORCH_FREE = ("errors", "keys", "stats", "config", "report", "gate")

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from latentprint.convert import app as convert
 from latentprint.errors import RunFailed, UserError
 
 
@@ -34,6 +35,7 @@ audit = _group("Attack a model as an adversary would and report the leak, from f
 defend = _group("Train a defended model, then audit it.")
 pretrain = _group("Train one of the networks that an audit builds on; the packaged ones were made this way.")
 study = _group("Run an audit over seeds and settings, with statistics.")
+app.add_typer(convert, name="convert")
 for name, group in {"audit": audit, "defend": defend, "pretrain": pretrain, "study": study}.items():
     app.add_typer(group, name=name)
 

@@ -90,7 +90,7 @@ def _floor(loop: StageLoop, precision: str) -> Callable[[], None]:
     views = torch.rand(batch * o.config.augmentations, 3, *scene.image.shape[-2:], device=device)
 
     def prior(s: Any, n: int) -> Tensor:
-        tokens = swapper.prior.tokens(embedding[:n], s.attributes)
+        tokens = swapper.prior.tokens(embedding[:n], s.seen)
         return swapper.prior(s.latent, time_[:n], s.masked, s.keep, tokens).float().square().mean()
 
     def run() -> None:

@@ -9,6 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from latentprint.data.room import joined, selected
 from latentprint.errors import UserError
 
 
@@ -84,7 +85,7 @@ class ImageSet:
         """The images at ``index`` (int64 or bool), classes unchanged."""
         return replace(
             self,
-            images=self.images[index],
+            images=selected(self.images, index),
             labels=self.labels[index],
             holes=None if self.holes is None else self.holes[index],
             attributes=None if self.attributes is None else self.attributes[index],
@@ -105,18 +106,18 @@ def concatenate(*sets: ImageSet) -> ImageSet:
     What one of them does not know is None.
     """
 
-    def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    def all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
         known = [part for part in parts if part is not None]
         return torch.cat(known) if len(known) == len(parts) else None
 
     firsts = [0, *accumulate(each.n_classes for each in sets)]
     groups = [each.groups for each in sets if each.groups is not None]
     return ImageSet(
-        images=torch.cat([each.images for each in sets]),
+        images=joined([each.images for each in sets]),
         labels=torch.cat([each.labels + first for each, first in zip(sets, firsts, strict=False)]),
         names=sum((each.names for each in sets), ()),
         source=" + ".join(each.source for each in sets),
-        holes=joined([each.holes for each in sets]),
-        attributes=joined([each.attributes for each in sets]),
+        holes=all_of([each.holes for each in sets]),
+        attributes=all_of([each.attributes for each in sets]),
         groups=sum(groups, ()) if len(groups) == len(sets) else None,
     )

@@ -1,14 +1,16 @@
 """Prepared image sets kept on disk, found again by what they were made from.
 
-An entry is one safetensors file, named by the SHA-256 of its key, with a JSON header for names, source and a
-checksum of the tensors. It is written beside its place and moved there in one step, so nobody reads half an
-entry. Entries are never thrown away; the folder may be deleted at any time.
+An entry is a file of pixels and a safetensors file, named by the SHA-256 of its key; the latter has a JSON header for
+names, source, shape and a checksum, and whatever else is known of the images. Both are written beside their place and
+moved there, the header last, so nobody reads half an entry. Pixels are mapped and not read: a set may be larger than
+memory. Entries are never thrown away; the folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -17,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,8 +27,11 @@ from torch import Tensor
 from latentprint.data.base import ImageSet
 from latentprint.errors import UserError
 
-_DEPTH = 3  # CelebA's photos lie that deep
-_TENSORS = ("images", "labels", "holes", "attributes")
+_PIXELS = ".pixels"
+_DEPTH = 4  # FaceScrub's photos lie that deep
+_TENSORS = ("labels", "holes", "attributes")
+#: Pixels that a checksum is taken of; of larger sets, of that many evenly spaced images' worth.
+_CHECKED = 2**30
 
 
 def default_cache_dir() -> Path | None:
@@ -86,11 +92,15 @@ def _code() -> str:
 
 def _write(data: ImageSet, entry: Path) -> None:
     tensors = {name: value.contiguous() for name in _TENSORS if (value := getattr(data, name)) is not None}
-    header = {"names": data.names, "source": data.source, "groups": data.groups, "checksum": _checksum(tensors)}
+    header = {"names": data.names, "source": data.source, "groups": data.groups, "shape": list(data.images.shape),
+              "checksum": _checksum(tensors, data.images)}
     entry.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=entry.parent) as folder:
         part = Path(folder) / entry.name
+        pixels = part.with_suffix(_PIXELS)
+        data.images.contiguous().numpy().tofile(pixels)
         save_file(tensors, part, {"imageset": json.dumps(header)})
+        pixels.replace(entry.with_suffix(_PIXELS))
         part.replace(entry)
 
 
@@ -98,15 +108,23 @@ def _read(entry: Path) -> ImageSet:
     with safe_open(entry, framework="pt") as file:
         header = json.loads((file.metadata() or {})["imageset"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    if _checksum(tensors) != header["checksum"]:
+    pixels, count = entry.with_suffix(_PIXELS), math.prod(header["shape"])
+    if pixels.stat().st_size != count:
+        raise ValueError(f"{pixels.name} has {pixels.stat().st_size} bytes, expected {count}")
+    flat = torch.from_file(str(pixels), shared=False, size=count, dtype=torch.uint8) if count else torch.empty(0).byte()
+    images = flat.view(header["shape"])
+    if _checksum(tensors, images) != header["checksum"]:
         raise ValueError("its checksum does not match")
     groups = header["groups"]
-    return ImageSet(names=tuple(header["names"]), source=header["source"],
+    return ImageSet(images=images, names=tuple(header["names"]), source=header["source"],
                     groups=None if groups is None else tuple(groups), **tensors)
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: Mapping[str, Tensor], images: Tensor) -> str:
+    stride = max(1, -(-images.numel() // _CHECKED))
+    digest = hashlib.sha256(f"{tuple(images.shape)}".encode())
+    for part in images[::stride].split(4096):
+        digest.update(part.contiguous().numpy().data)
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].numpy().data)

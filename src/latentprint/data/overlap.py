@@ -12,6 +12,8 @@ import unicodedata
 
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
@@ -26,6 +28,7 @@ NEAR_CORRELATION = 0.98
 _SIDE = 8  # of the block of coefficients in the hash, and of the thumbnail
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _MAX_PAIRS = 2**24
+_SHOW_PROGRESS_FROM = 20  # of so many pairs
 
 
 def check_overlap(public: ImageSet, private: ImageSet) -> list[str]:
@@ -94,13 +97,14 @@ def near_duplicates(images: Tensor, others: Tensor) -> Tensor:
     # For n signs +-1 the Hamming distance is (n - <a, b>) / 2: a matrix product finds all pairs.
     bound = signs.shape[1] - 2 * NEAR_BITS
     chunk = max(1, _MAX_PAIRS // max(1, len(others)))
-    parts = zip(signs.split(chunk), thumbnails.split(chunk), strict=True)
-    return torch.cat(
-        [
-            ((sign @ other_signs.T >= bound) & (thumbnail @ other_thumbnails.T >= NEAR_CORRELATION)).any(1)
-            for sign, thumbnail in parts
-        ]
-    )
+    found = torch.zeros(len(images), dtype=torch.bool)
+    parts = list(zip(signs.split(chunk), range(0, len(images), chunk), strict=True))
+    for sign, first in track(parts, "looking for near duplicates", console=Console(stderr=True), transient=True,
+                             disable=len(parts) < _SHOW_PROGRESS_FROM):
+        row, column = (sign @ other_signs.T >= bound).nonzero(as_tuple=True)
+        alike = (thumbnails[first + row] * other_thumbnails[column]).sum(1) >= NEAR_CORRELATION
+        found[first + row[alike]] = True
+    return found
 
 
 def perceptual_hash(images: Tensor, chunk: int = 4096) -> Tensor:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from latentprint.data.room import room
 from latentprint.errors import UserError
 
 _SHOW_PROGRESS_FROM = 500
@@ -34,16 +35,20 @@ def decode_photo(path: Path, size: int) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            square = ImageOps.fit(_rgb(upright), (size, size), Image.Resampling.BICUBIC)
+            return square_rgb(ImageOps.exif_transpose(file), size)
     except Exception as error:  # damaged bytes make the decoders raise nearly anything
         raise UserError(f"{path}: not a readable image ({error})") from error
+
+
+def square_rgb(image: Image.Image, size: int) -> Tensor:
+    """An upright picture of any mode, centre-cropped and resized: ``(3, size, size)`` uint8."""
+    square = ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 
 def decode_photos(paths: Sequence[Path], size: int) -> Tensor:
     """``(N, 3, size, size)`` uint8 in the order of ``paths``; see :func:`decode_photo`."""
-    photos = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
+    photos = room((len(paths), 3, size, size))
     few = len(paths) < _SHOW_PROGRESS_FROM
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
         decoded = pool.map(lambda path: decode_photo(path, size), paths)

@@ -12,7 +12,8 @@ from pydantic import Field
 from latentprint.config import Config
 from latentprint.data.base import ImageSet, concatenate
 from latentprint.data.cache import cached, default_cache_dir, fingerprint
-from latentprint.data.folder import load_folder
+from latentprint.data.folder import load_flat, load_folder, load_nested, load_tiny_imagenet
+from latentprint.data.hf import load_hf
 from latentprint.data.npz import load_npz
 from latentprint.data.procedural import make_people
 from latentprint.data.vision import Part, load_celeba, load_cifar
@@ -41,6 +42,52 @@ class FolderSource(Config):
     kind: Literal["folder"] = "folder"
     path: Path = Field(description="folder with one subfolder for each person")
     size: Size = 64
+    min_photos: int = Field(default=1, ge=1, description="leave out people with fewer photos")
+    max_people: int | None = Field(default=None, ge=1, description="at most so many people; null for all")
+
+
+class NestedSource(FolderSource):
+    """Folders of photos at any depth, each a person, such as FaceScrub's actors and actresses."""
+
+    kind: Literal["nested", "facescrub"] = "nested"  # type: ignore[assignment]
+    path: Path = Field(description="folder in which, at any depth, each person has a folder")
+
+
+class LfwSource(FolderSource):
+    """Labeled Faces in the Wild, aligned or not, from a local copy."""
+
+    kind: Literal["lfw"] = "lfw"  # type: ignore[assignment]
+    path: Path = Field(description="folder that holds lfw, lfw_funneled or lfw-deepfunneled, or one of these")
+
+
+class FlatSource(Config):
+    """Photos of nobody in particular, such as FFHQ: each is a person of its own."""
+
+    kind: Literal["flat", "ffhq"] = "flat"
+    path: Path = Field(description="folder with photos in it or below")
+    size: Size = 64
+    first: int = Field(default=0, ge=0, description="number of the first photo taken, in sorted order")
+    count: int | None = Field(default=None, ge=1, description="at most so many; null for all")
+
+
+class TinyImageNetSource(Config):
+    """Tiny-ImageNet, from a local copy."""
+
+    kind: Literal["tiny-imagenet"] = "tiny-imagenet"
+    path: Path = Field(description="the folder tiny-imagenet-200")
+    size: Size = 64
+    part: Literal["train", "test"] = Field(default="train", description="train, or test: the published validation part")
+
+
+class HfSource(Config):
+    """A Hugging Face dataset on disk (extra 'hf')."""
+
+    kind: Literal["hf"] = "hf"
+    path: Path = Field(description="folder that save_to_disk wrote, or one of Parquet files")
+    size: Size = 64
+    image: str = Field(default="image", description="column of the images")
+    label: str = Field(default="label", description="column of the person or class")
+    split: str | None = Field(default=None, description="split; null where there is one alone")
 
 
 class NpzSource(Config):
@@ -72,7 +119,8 @@ class CelebASource(Config):
 
 
 DataSource = Annotated[
-    ProceduralSource | FolderSource | NpzSource | CifarSource | CelebASource, Field(discriminator="kind")
+    ProceduralSource | FolderSource | NestedSource | LfwSource | FlatSource | NpzSource | CifarSource | CelebASource
+    | TinyImageNetSource | HfSource, Field(discriminator="kind")
 ]
 
 
@@ -101,11 +149,26 @@ def _maker(source: DataSource) -> Callable[[], ImageSet]:
     match source:
         case ProceduralSource():
             return lambda: _people(source)
+        case LfwSource():
+            return lambda: load_folder(_lfw(source.path), source.size, source.min_photos, source.max_people)
+        case NestedSource():
+            return lambda: load_nested(source.path, source.size, source.min_photos, source.max_people)
         case FolderSource():
-            return lambda: load_folder(source.path, source.size)
+            return lambda: load_folder(source.path, source.size, source.min_photos, source.max_people)
+        case FlatSource():
+            return lambda: load_flat(source.path, source.size, source.first, source.count)
+        case TinyImageNetSource():
+            return lambda: load_tiny_imagenet(source.path, source.size, source.part == "train")
+        case HfSource():
+            return lambda: load_hf(source.path, source.size, source.image, source.label, source.split)
         case NpzSource():
             return lambda: load_npz(source.path, source.size, source.where)
         case CifarSource():
             return lambda: load_cifar(source.kind, source.path, source.size, source.part)
         case CelebASource():
             return lambda: load_celeba(source.path, source.size, source.min_photos, source.max_people)
+
+
+def _lfw(path: Path) -> Path:
+    """The folder of people itself, or the one of its usual names in it."""
+    return next((path / name for name in ("lfw", "lfw_funneled", "lfw-deepfunneled") if (path / name).is_dir()), path)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentprint.data.base import ImageSet
 from latentprint.data.overlap import check_overlap, check_people, photo_digests
+from latentprint.data.room import joined
 from latentprint.errors import UserError
 
 
@@ -60,14 +61,14 @@ class AuditData:
     def private(self) -> ImageSet:
         """All photos of the private people, those to train on first (without holes and attributes)."""
         train, heldout = self.private_train, self.private_heldout
-        images, labels = torch.cat([train.images, heldout.images]), torch.cat([train.labels, heldout.labels])
+        images, labels = joined([train.images, heldout.images]), torch.cat([train.labels, heldout.labels])
         return replace(train, images=images, labels=labels, holes=None, attributes=None)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the pictures of every part, for manifests."""
         parts = {"public": self.public, "private_train": self.private_train, "private_heldout": self.private_heldout,
                  "evaluation": self.evaluation}
-        return {name: hashlib.sha256(part.images.numpy().tobytes()).hexdigest()
+        return {name: hashlib.sha256(part.images.contiguous().numpy()).hexdigest()
                 for name, part in parts.items() if part is not None}
 
     def validate(self) -> list[str]:
@@ -133,7 +134,8 @@ def split_people(
             f"{n_heldout + 1} photos needed ({n_heldout} held out, 1 to train on); "
             f"'{data.names[short]}' has {int(counts[short])}"
         )
-    rest = [person for person in order if person not in private]
+    chosen = set(private)
+    rest = [person for person in order if person not in chosen]
     evaluation, public = rest[:n_evaluation], rest[n_evaluation:]
     train, heldout = _split_photos(data.of_classes(sorted(private)), n_heldout, seed, n_train)
     return AuditData(
@@ -165,10 +167,11 @@ def from_parts(
 
 def _split_photos(data: ImageSet, n_heldout: int, seed: int, n_train: int | None) -> tuple[ImageSet, ImageSet]:
     """(to train on, held out), each grouped by person."""
-    shuffled = [_shuffled_photos(data, person, seed) for person in range(data.n_classes)]
+    photos = data.labels.argsort(stable=True).split(data.counts().tolist())
+    shuffled = [_shuffled(own, name, seed) for own, name in zip(photos, data.names, strict=True)]
     end = None if n_train is None else n_heldout + n_train
     train, heldout = (
-        torch.cat([photos[part] for photos in shuffled]) for part in (slice(n_heldout, end), slice(n_heldout))
+        torch.cat([own[part] for own in shuffled]) for part in (slice(n_heldout, end), slice(n_heldout))
     )
     return data.take(train), data.take(heldout)
 
@@ -178,9 +181,8 @@ def _shuffled_people(data: ImageSet, seed: int) -> list[int]:
     return [by_name[index] for index in np.random.default_rng(seed).permutation(data.n_classes)]
 
 
-def _shuffled_photos(data: ImageSet, person: int, seed: int) -> Tensor:
-    photos = (data.labels == person).nonzero().flatten()
-    own = int.from_bytes(hashlib.sha256(data.names[person].encode(errors="surrogatepass")).digest()[:8], "big")
+def _shuffled(photos: Tensor, name: str, seed: int) -> Tensor:
+    own = int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8], "big")
     return photos[torch.from_numpy(np.random.default_rng([seed, own]).permutation(len(photos)))]
 
 

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
 from latentprint.data.procedural import ATTRIBUTE_NAMES
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.scene import Scene, Scenes
+from latentprint.diffusion.swap import Swapper
 from latentprint.metrics.verification import calibrate, enrol, match
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import embed
 
 
 @torch.no_grad()
-def generate(swapper: Swapper, embeddings: Tensor, scenes: Scene, seeds: Tensor, steps: int = 4,
+def generate(swapper: Swapper, embeddings: Tensor, scenes: Scene | Scenes, seeds: Tensor, steps: int = 4,
              guidance: float = 1.0, batch: int = 128) -> Tensor:
     """Swaps as uint8 ``(N, 3, H, W)`` on the CPU, in batches; sample i depends on its own seed alone."""
     device = next(swapper.parameters()).device

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from latentprint.diffusion.prior import FaceSwapPrior
+from latentprint.diffusion.prior import SwapPrior
 from latentprint.diffusion.swap import Swapper
 from latentprint.engine.device import lay_out
 from latentprint.errors import UserError
 from latentprint.models.assets import find_asset, load_asset
-from latentprint.models.codec import Codec
+from latentprint.models.codec import LatentCodec
 
 
 class FaceTools(NamedTuple):
@@ -39,6 +39,6 @@ def load_tools(assets: Path | None, device: torch.device, teacher: str = "teache
                             "'latentprint pretrain prior'")
     codec, attributes, prior, recogniser = (lay_out(load_asset(name, assets), device)
                                             for name in ("codec", "attributes", "prior", teacher))
-    if not isinstance(codec, Codec) or not isinstance(prior, FaceSwapPrior):
-        raise UserError("assets: 'codec' and 'prior' must be those that 'latentprint pretrain' makes")
+    if not isinstance(codec, LatentCodec) or not isinstance(prior, SwapPrior):
+        raise UserError("assets: 'codec' and 'prior' must be those that 'latentprint pretrain' or 'convert' makes")
     return FaceTools(Swapper(prior, codec, attributes), recogniser)

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from latentprint.diffusion.prior import FaceSwapPrior
-
-Scope = Literal["reference", "all"]
-
-#: Full-match patterns of module names. Reference attention is ``attn2``, self-attention ``attn1``.
-TARGETS = {
-    "reference": r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)",
-    "all": r".*\.attn1\.(to_q|to_k|to_v|to_out\.0)|.*\.resnets\.\d+\.(conv1|conv2|conv_shortcut)",
-}
+from latentprint.diffusion.prior import Scope, SwapPrior
 
 
-def add_adapter(prior: FaceSwapPrior, name: str, scope: Scope, rank: int) -> None:
+def add_adapter(prior: SwapPrior, name: str, scope: Scope, rank: int) -> None:
     """A new adapter beside those that are there, all active. It starts as the identity (B = 0)."""
     earlier = list(getattr(prior.unet, "peft_config", {}))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what we want
         prior.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian",
-                                          target_modules=TARGETS[scope]), adapter_name=name)
+                                          target_modules=prior.targets[scope]), adapter_name=name)
     prior.unet.set_adapters([*earlier, name])
 
 
-def adapter_parameters(prior: FaceSwapPrior, trained: bool = True) -> list[nn.Parameter]:
+def adapter_parameters(prior: SwapPrior, trained: bool = True) -> list[nn.Parameter]:
     """The adapters' parameters, set to require a gradient (or not); everything else of the prior is frozen."""
     found = []
     for name, parameter in prior.named_parameters():
@@ -44,7 +36,7 @@ def adapter_parameters(prior: FaceSwapPrior, trained: bool = True) -> list[nn.Pa
 class AdapterState:
     """The adapters of a prior as a state dict, for checkpoints."""
 
-    def __init__(self, prior: FaceSwapPrior) -> None:
+    def __init__(self, prior: SwapPrior) -> None:
         self.prior = prior
 
     def state_dict(self) -> dict[str, Any]:

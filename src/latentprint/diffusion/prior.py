@@ -5,40 +5,119 @@ out (4) and the keep-mask (1; 1 = keep, 0 = hole), nine channels in this order. 
 reference attention alone: cross-attention of every spatial position over M identity tokens. Pose, expression and
 light, which the hole hides, enter as attribute tokens of ten numbers: too few to tell who anybody is.
 
-The network predicts v (Salimans and Ho 2022, eq. 13, appendix D) under a schedule whose last step is pure noise
-(Lin et al. 2024), so that sampling may start from nothing but noise and few steps suffice.
+The embedded network predicts v (Salimans and Ho 2022, eq. 13, appendix D) under a schedule whose last step is pure
+noise (Lin et al. 2024), so that sampling may start from nothing but noise and few steps suffice. Released ones predict
+the noise: `clean_and_noise` takes either.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from latentprint.data.procedural import ATTRIBUTE_NAMES
-from latentprint.models.assets import register_builder
 from latentprint.models.codec import LATENT_CHANNELS
 from latentprint.models.recognisers import EMBEDDING_DIM
 
 TRAIN_STEPS = 1000
 TOKEN_DIM = 128
 ATTRIBUTE_TOKENS = 2
+#: Which layers take adapters: those that read the identity, or all others that are usual.
+Scope = Literal["reference", "all"]
 
 
-class FaceSwapPrior(nn.Module):
-    """``forward`` predicts v; ``tokens`` turns an identity embedding and attributes into what attention reads.
+class SwapPrior(nn.Module, ABC):
+    """A latent diffusion model that repaints faces, of whatever origin. h and w are those of its codec's latents.
+
+    Attributes:
+        unet: the network that adapters go on.
+        schedule: noise levels, sampler and what is predicted: ``epsilon`` or ``v_prediction``.
+        n_identity: tokens that carry the identity, the first ones.
+        targets: full-match patterns of the names of ``unet``'s modules that adapters of a scope go on.
+    """
+
+    unet: Any
+    schedule: DDIMScheduler
+    n_identity: int
+    targets: Mapping[Scope, str]
+
+    def seen(self, images: Tensor, holes: Tensor, attributes: Tensor) -> Tensor:
+        """What the prior reads of attribute images besides their masked latents, ``(B, K)``.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1]. holes: ``(B, 1, H, W)``, 1 where the face is repainted.
+            attributes: ``(B, 10)`` as the attribute network reads them.
+        """
+        return attributes
+
+    @abstractmethod
+    def tokens(self, embedding: Tensor, seen: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """What attention reads, ``(B, T, D)``.
+
+        Args:
+            embedding: ``(B, 512)``, unit norm.
+            seen: ``(B, K)``, see `seen`.
+            dropped: ``(B,)`` bool, True where the identity is left out (classifier-free guidance).
+        """
+
+    @abstractmethod
+    def forward(self, noisy: Tensor, timestep: Tensor, masked: Tensor, keep: Tensor, tokens: Tensor) -> Tensor:
+        """The prediction ``(B, 4, h, w)`` from noisy and masked latents ``(B, 4, h, w)`` and keep ``(B, 1, h, w)``."""
+
+
+#: Reference attention is ``attn2``, self-attention ``attn1``.
+UNET_TARGETS: Mapping[Scope, str] = {
+    "reference": r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)",
+    "all": r".*\.attn1\.(to_q|to_k|to_v|to_out\.0)|.*\.resnets\.\d+\.(conv1|conv2|conv_shortcut)",
+}
+
+
+class TokenPrior(SwapPrior):
+    """A prior told who by M identity tokens, and what pose, expression and light by two attribute tokens.
+
+    Subclasses make ``unet`` and then call `add_tokens`.
+    """
+
+    def add_tokens(self, identity_tokens: int, dim: int) -> None:
+        """The layers from embeddings and attributes to tokens of ``dim`` entries, untrained.
+
+        Args:
+            identity_tokens: M >= 4; with one token the softmax would always be 1 and attention dead.
+        """
+        self.n_identity, self.dim = identity_tokens, dim
+        self.identity = nn.Sequential(nn.Linear(EMBEDDING_DIM, 384), nn.SiLU(), nn.Linear(384, identity_tokens * dim))
+        self.attributes = nn.Sequential(nn.Linear(len(ATTRIBUTE_NAMES), 128), nn.SiLU(),
+                                        nn.Linear(128, ATTRIBUTE_TOKENS * dim))
+        self.place = nn.Parameter(0.02 * torch.randn(1, identity_tokens + ATTRIBUTE_TOKENS, dim))
+        self.nobody = nn.Parameter(0.02 * torch.randn(1, identity_tokens, dim))
+        self.norm = nn.LayerNorm(dim)
+
+    def tokens(self, embedding: Tensor, seen: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """Identity and attribute tokens, ``(B, M + 2, dim)``."""
+        # Unit vectors have entries of about 1/sqrt(512): scale them to order one for the first layer.
+        identity = self.identity(embedding * EMBEDDING_DIM**0.5).view(-1, self.n_identity, self.dim)
+        if dropped is not None:
+            identity = torch.where(dropped[:, None, None], self.nobody, identity)
+        attribute = self.attributes(seen).view(-1, ATTRIBUTE_TOKENS, self.dim)
+        return self.norm(torch.cat([identity, attribute], 1) + self.place)
+
+
+class FaceSwapPrior(TokenPrior):
+    """The embedded prior. It predicts v, and reads ten attributes of an attribute image.
 
     Args:
         widths: channels of the U-Net's two levels, multiples of 32.
-        identity_tokens: M >= 4; with one token the softmax would always be 1 and attention dead.
+        identity_tokens: M.
     """
 
     def __init__(self, widths: tuple[int, int] = (64, 128), identity_tokens: int = 8) -> None:
         super().__init__()
-        self.n_identity = identity_tokens
+        self.schedule, self.targets = schedule(), UNET_TARGETS
         self.unet = UNet2DConditionModel(
             sample_size=16, in_channels=2 * LATENT_CHANNELS + 1, out_channels=LATENT_CHANNELS, layers_per_block=1,
             block_out_channels=widths, cross_attention_dim=TOKEN_DIM,
@@ -47,31 +126,9 @@ class FaceSwapPrior(nn.Module):
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             attention_head_dim=4,  # heads, for historical reasons
         )  # fmt: skip
-        self.identity = nn.Sequential(nn.Linear(EMBEDDING_DIM, 384), nn.SiLU(),
-                                      nn.Linear(384, identity_tokens * TOKEN_DIM))
-        self.attributes = nn.Sequential(nn.Linear(len(ATTRIBUTE_NAMES), 128), nn.SiLU(),
-                                        nn.Linear(128, ATTRIBUTE_TOKENS * TOKEN_DIM))
-        self.place = nn.Parameter(0.02 * torch.randn(1, identity_tokens + ATTRIBUTE_TOKENS, TOKEN_DIM))
-        self.nobody = nn.Parameter(0.02 * torch.randn(1, identity_tokens, TOKEN_DIM))
-        self.norm = nn.LayerNorm(TOKEN_DIM)
-
-    def tokens(self, embedding: Tensor, attributes: Tensor, dropped: Tensor | None = None) -> Tensor:
-        """Identity and attribute tokens, ``(B, M + 2, 128)``.
-
-        Args:
-            embedding: ``(B, 512)``, unit norm.
-            attributes: ``(B, 10)``.
-            dropped: ``(B,)`` bool, True where the identity is left out (classifier-free guidance).
-        """
-        # Unit vectors have entries of about 1/sqrt(512): scale them to order one for the first layer.
-        identity = self.identity(embedding * EMBEDDING_DIM**0.5).view(-1, self.n_identity, TOKEN_DIM)
-        if dropped is not None:
-            identity = torch.where(dropped[:, None, None], self.nobody, identity)
-        attribute = self.attributes(attributes).view(-1, ATTRIBUTE_TOKENS, TOKEN_DIM)
-        return self.norm(torch.cat([identity, attribute], 1) + self.place)
+        self.add_tokens(identity_tokens, TOKEN_DIM)
 
     def forward(self, noisy: Tensor, timestep: Tensor, masked: Tensor, keep: Tensor, tokens: Tensor) -> Tensor:
-        """v ``(B, 4, h, w)`` from noisy and masked latents ``(B, 4, h, w)`` and keep ``(B, 1, h, w)``."""
         stacked = torch.cat([noisy, masked, keep], 1)
         return self.unet(stacked, timestep, tokens).sample
 
@@ -83,10 +140,29 @@ def schedule() -> DDIMScheduler:
                          rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
-def clean_and_noise(scheduler: DDIMScheduler, noisy: Tensor, v: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """x0 and epsilon from v: x0 = a x - s v, eps = s x + a v (Salimans and Ho 2022, appendix D)."""
+def clean_and_noise(scheduler: DDIMScheduler, noisy: Tensor, predicted: Tensor,
+                    timestep: Tensor) -> tuple[Tensor, Tensor]:
+    """x0 and epsilon from what was predicted.
+
+    From v, x0 = a x - s v and eps = s x + a v (Salimans and Ho 2022, appendix D); from epsilon, x0 = (x - s eps) / a.
+    """
     a, s = signal_and_noise(scheduler, timestep, noisy)
-    return a * noisy - s * v, s * noisy + a * v
+    if predicts_noise(scheduler):
+        return (noisy - s * predicted) / a, predicted
+    return a * noisy - s * predicted, s * noisy + a * predicted
+
+
+def to_predict(scheduler: DDIMScheduler, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """What the network should have said of ``a clean + s noise``: the noise, or v = a eps - s x0."""
+    if predicts_noise(scheduler):
+        return noise
+    a, s = signal_and_noise(scheduler, timestep, noise)
+    return a * noise - s * clean
+
+
+def predicts_noise(scheduler: DDIMScheduler) -> bool:
+    """Whether epsilon is predicted, and not v."""
+    return bool(scheduler.config.prediction_type == "epsilon")
 
 
 def signal_and_noise(scheduler: DDIMScheduler, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,9 +176,7 @@ def progress_of(timestep: Tensor) -> Tensor:
     return 1 - timestep.float() / (TRAIN_STEPS - 1)
 
 
-def _build(record: Mapping[str, Any]) -> FaceSwapPrior:
+def build(record: Mapping[str, Any]) -> FaceSwapPrior:
+    """The network that an asset's record describes."""
     fine, coarse = record["widths"]
     return FaceSwapPrior((fine, coarse), record["identity_tokens"])
-
-
-register_builder("prior", _build)

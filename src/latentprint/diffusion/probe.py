@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from latentprint.diffusion.prior import TRAIN_STEPS
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.scene import Scene
+from latentprint.diffusion.swap import Swapper
 
 
 @torch.no_grad()
@@ -16,9 +17,11 @@ def attention_entropy(swapper: Swapper, embedding: Tensor, scene: Scene) -> floa
     """Mean entropy of reference attention over the M identity tokens, as a share of log M, at pure noise.
 
     1 means that every position reads all tokens alike, 0 that each reads one. Attribute tokens are left out and
-    the weights renormalised over the identity tokens.
+    the weights renormalised over the identity tokens. With a single token there is nothing to choose from: NaN.
     """
     prior = swapper.prior
+    if prior.n_identity == 1:
+        return float("nan")
     found: list[Tensor] = []
 
     def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -30,7 +33,7 @@ def attention_entropy(swapper: Swapper, embedding: Tensor, scene: Scene) -> floa
     try:
         last = torch.full((len(embedding),), TRAIN_STEPS - 1, device=embedding.device)
         noise = torch.randn(scene.latent.shape, generator=torch.Generator().manual_seed(0)).to(embedding.device)
-        prior(noise, last, scene.masked, scene.keep, prior.tokens(embedding, scene.attributes))
+        prior(noise, last, scene.masked, scene.keep, prior.tokens(embedding, scene.seen))
     finally:
         for hook in hooks:
             hook.remove()

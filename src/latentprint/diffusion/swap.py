@@ -1,105 +1,82 @@
 """From an identity embedding and an attribute image to a picture, differentiably.
 
-``Scene`` is all that the prior needs to know of an attribute image; ``Swapper`` holds the frozen helpers (codec,
-attribute network, schedule) beside a prior. Two estimates of the generated picture exist: ``one_step``, x0 from one
-prediction at a given noise level, and ``ddim``, k steps from pure noise with gradient through the last n.
+``Swapper`` holds the frozen helpers (codec, attribute network) beside a prior. Two estimates of the generated picture
+exist: ``one_step``, x0 from one prediction at a given noise level, and ``ddim``, k steps from pure noise with gradient
+through the last n.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 
 import torch
 import torch.nn.functional as F
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
-from latentprint.diffusion.prior import FaceSwapPrior, clean_and_noise, schedule, signal_and_noise
+from latentprint.diffusion.prior import SwapPrior, clean_and_noise, signal_and_noise, to_predict
+from latentprint.diffusion.scene import Scene, Scenes
 from latentprint.engine.seeds import seeded_noise
 from latentprint.losses.denoising import prior_mse
-from latentprint.models.codec import DOWNSCALE, LATENT_CHANNELS, Codec
+from latentprint.models.codec import LatentCodec
 
 #: (predicted, true) of the same shape ``(B, *)`` to ``(B,)``
 DenoisingLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Attribute images as the prior sees them.
-
-    Attributes:
-        image: ``(B, 3, H, W)`` in [0, 1].
-        hole: ``(B, 1, H, W)``, 1 where the face is repainted.
-        latent: ``(B, 4, h, w)`` of the whole picture.
-        masked: ``(B, 4, h, w)`` of the picture with the hole greyed out.
-        keep: ``(B, 1, h, w)`` share of kept pixels.
-        attributes: ``(B, 10)`` pose, expression and light, as the attribute network reads them.
-    """
-
-    image: Tensor
-    hole: Tensor
-    latent: Tensor
-    masked: Tensor
-    keep: Tensor
-    attributes: Tensor
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def take(self, index: Tensor) -> Scene:
-        return Scene(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-    def to(self, device: torch.device) -> Scene:
-        return Scene(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
-
-
 class Swapper(nn.Module):
     """A prior with the frozen networks around it."""
 
-    def __init__(self, prior: FaceSwapPrior, codec: Codec, attributes: nn.Module) -> None:
+    def __init__(self, prior: SwapPrior, codec: LatentCodec, attributes: nn.Module) -> None:
         super().__init__()
         self.prior, self.codec, self.attributes = prior, codec, attributes
-        self.schedule = schedule()
+
+    @property
+    def schedule(self) -> DDIMScheduler:
+        """The prior's noise schedule."""
+        return self.prior.schedule
 
     @torch.no_grad()
     def scene(self, images: Tensor, holes: Tensor) -> Scene:
         """Prepare pictures ``(B, 3, H, W)`` in [0, 1] with holes ``(B, 1, H, W)``."""
         hole = holes.to(images.dtype)
         greyed = images * (1 - hole) + 0.5 * hole
+        attributes = self.attributes(images)
         return Scene(images, hole, self.codec.encode(images), self.codec.encode(greyed),
-                     F.avg_pool2d(1 - hole, DOWNSCALE), self.attributes(images))
+                     F.avg_pool2d(1 - hole, self.codec.downscale), attributes,
+                     self.prior.seen(images, hole, attributes))
 
-    def scenes(self, data: ImageSet, batch: int = 256) -> Scene:
-        """Scenes of a whole set (which must know its holes), on the CPU."""
+    def scenes(self, data: ImageSet, pixels: int = 256 * 64 * 64) -> Scenes:
+        """Scenes of a whole set (which must know its holes), encoded in batches of about so many pixels."""
         assert data.holes is not None
-        device = next(self.parameters()).device
-        parts = [self.scene(data.floats(part).to(device), data.holes[part].to(device).float()).to(torch.device("cpu"))
+        device, batch = next(self.parameters()).device, max(1, pixels // data.size**2)
+        parts = [self.scene(data.floats(part).to(device), data.holes[part].to(device).float()).without_pictures()
                  for part in torch.arange(len(data)).split(batch)]
-        return Scene(*(torch.cat([getattr(part, name) for part in parts]) for name in Scene.__dataclass_fields__))
+        return Scenes.of(data, parts)
 
     def predict(self, noisy: Tensor, timestep: Tensor, scene: Scene, embedding: Tensor,
                 guidance: float = 1.0) -> tuple[Tensor, Tensor]:
         """(x0, epsilon) of noisy latents; ``guidance`` > 1 pushes away from the unconditional prediction."""
-        v = self._v(noisy, timestep, scene, self.prior.tokens(embedding, scene.attributes))
+        said = self.ask(noisy, timestep, scene, self.prior.tokens(embedding, scene.seen))
         if guidance != 1.0:
             nobody = torch.ones(len(noisy), dtype=torch.bool, device=noisy.device)
-            without = self._v(noisy, timestep, scene, self.prior.tokens(embedding, scene.attributes, nobody))
-            v = without + guidance * (v - without)
-        return clean_and_noise(self.schedule, noisy, v.float(), timestep)
+            without = self.ask(noisy, timestep, scene, self.prior.tokens(embedding, scene.seen, nobody))
+            said = without + guidance * (said - without)
+        return clean_and_noise(self.schedule, noisy, said.float(), timestep)
 
     def denoise(self, scene: Scene, tokens: Tensor, timestep: Tensor, noise: Tensor,
                 loss: DenoisingLoss = prior_mse) -> tuple[Tensor, Tensor]:
         """The prior's own objective on a scene's true latent.
 
         Returns:
-            ``(B,)`` loss, by default the mean squared error, of v = a eps - s x0, and the estimate of x0.
+            ``(B,)`` loss, by default the mean squared error, of what the prior predicts, and the estimate of x0.
         """
         a, s = signal_and_noise(self.schedule, timestep, noise)
         noisy = a * scene.latent + s * noise
-        v = self._v(noisy, timestep, scene, tokens).float()
-        return loss(v, a * noise - s * scene.latent), clean_and_noise(self.schedule, noisy, v, timestep)[0]
+        said = self.ask(noisy, timestep, scene, tokens).float()
+        return (loss(said, to_predict(self.schedule, scene.latent, noise, timestep)),
+                clean_and_noise(self.schedule, noisy, said, timestep)[0])
 
     def ddim(self, embedding: Tensor, scene: Scene, seeds: Tensor, steps: int = 4, gradient_steps: int | None = None,
              guidance: float = 1.0, until: int | None = None) -> Tensor:
@@ -117,8 +94,9 @@ class Swapper(nn.Module):
         Returns:
             ``(B, 3, H, W)``, not clamped.
         """
-        times = _trailing(steps).to(scene.image.device)
-        x = seeded_noise(seeds, (LATENT_CHANNELS, *scene.latent.shape[-2:]), scene.image.device)
+        self.schedule.set_timesteps(steps)
+        times = self.schedule.timesteps.to(scene.image.device)
+        x = seeded_noise(seeds, tuple(scene.latent.shape[1:]), scene.image.device)
         clean = x
         taken = until or steps
         for i, t in enumerate(times[:taken]):
@@ -129,6 +107,9 @@ class Swapper(nn.Module):
                 if i + 1 < taken:
                     a, s = signal_and_noise(self.schedule, times[i + 1].expand(len(x)), x)
                     x = a * clean + s * noise
+                elif taken == steps and self.schedule.final_alpha_cumprod < 1:  # the sampler's own last noise level
+                    final = self.schedule.final_alpha_cumprod
+                    clean = final.sqrt() * clean + (1 - final).sqrt() * noise
         return self.paste(clean, scene)
 
     def one_step(self, embedding: Tensor, scene: Scene, noisy: Tensor, timestep: Tensor) -> Tensor:
@@ -140,13 +121,6 @@ class Swapper(nn.Module):
         hole = F.avg_pool2d(scene.hole, 3, 1, 1, count_include_pad=False)  # a feathered edge
         return scene.image + hole * (self.codec.decode(latent.to(scene.image.dtype)) - scene.image)
 
-    def _v(self, noisy: Tensor, timestep: Tensor, scene: Scene, tokens: Tensor) -> Tensor:
+    def ask(self, noisy: Tensor, timestep: Tensor, scene: Scene, tokens: Tensor) -> Tensor:
+        """The prior's bare prediction."""
         return self.prior(noisy, timestep, scene.masked, scene.keep, tokens)
-
-
-@cache
-def _trailing(steps: int) -> Tensor:
-    """Timesteps from pure noise down, evenly spaced from the end: 999, 749, 499, 249 for four."""
-    scheduler = schedule()
-    scheduler.set_timesteps(steps)
-    return scheduler.timesteps

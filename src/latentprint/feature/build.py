@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from latentprint.feature.defenses.registry import make_defences
 from latentprint.feature.presets import FeatureConfig, FeatureData, SplitConfig
 from latentprint.feature.split import Split, split, with_bottleneck
 from latentprint.feature.victim import SplitVictim
-from latentprint.models.loading import load_module, load_state
+from latentprint.models.loading import fill, load_module, load_state
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.split_networks import DEFAULT_CUT, resnet20, vgg11
 
@@ -65,8 +64,8 @@ def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Spl
     example = torch.zeros(2, 3, data.size, data.size)
     parts = cut_network(config.split, data, example)
     if config.training.start is not None:
-        fill(nn.ModuleDict({"edge": parts.edge, "cloud": parts.cloud}), config.training.start, "training.start",
-             "this network without defences")
+        fill(nn.ModuleDict({"edge": parts.edge, "cloud": parts.cloud}), load_state(config.training.start),
+             f"training.start: {config.training.start} does not fit this network without defences")
     preprocess = Preprocess(mean=config.split.mean, std=config.split.std)
     defences = make_defences(config.defences, data.n_classes, config.training.epochs)
     edge = parts.edge
@@ -76,7 +75,8 @@ def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Spl
     victim = SplitVictim(edge, parts.cloud, data.n_classes, preprocess=preprocess, defences=defences,
                          name=f"{config.split.model} cut after {parts.cut}")
     if config.split.weights is not None:
-        fill(victim.networks, config.split.weights, "split.weights", "this network and its defences")
+        fill(victim.networks, load_state(config.split.weights),
+             f"split.weights: {config.split.weights} does not fit this network and its defences")
     return victim, parts
 
 
@@ -110,19 +110,6 @@ def builtin(name: str, data: ImageSet, bottleneck: int | None, config: SplitConf
         case "resnet20":
             return resnet20(data.n_classes, bottleneck=bottleneck, bounded=config.bounded)
     raise UserError(f"split.model: no network '{config.model}'; expected builtin:vgg11 or builtin:resnet20")
-
-
-def fill(networks: nn.Module, path: Path, setting: str, what: str) -> None:
-    """Load a state dict of an earlier run, every name matching.
-
-    Raises:
-        UserError: names or shapes differ.
-    """
-    try:
-        networks.load_state_dict(load_state(path))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{setting}: {path} does not fit {what}: {first}") from None
 
 
 def _cut(config: SplitConfig) -> str:

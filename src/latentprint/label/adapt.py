@@ -68,7 +68,7 @@ def _adapt_prior(config: LabelConfig, swapper: Swapper, teacher: nn.Module, publ
         noise = torch.randn(scene.latent.shape, generator=rng).to(device)
         dropped = (torch.rand(settings.batch, generator=rng) < DROPOUT).to(device)
         with autocast(device, config.precision):
-            tokens = prior.tokens(others[index].to(device), scene.attributes, dropped)
+            tokens = prior.tokens(others[index].to(device), scene.seen, dropped)
             return swapper.denoise(scene, tokens, timestep, noise)[0].mean(), {}
 
     Loop(run, "adapt-prior", optimizer, {"prior": prior}, settings.prior_steps, warm_cosine(settings.prior_steps, 20),

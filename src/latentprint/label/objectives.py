@@ -104,7 +104,7 @@ class Objectives:
         swapper = self.tools.swapper
         timestep = torch.randint(TRAIN_STEPS, (len(scene),), generator=rng).to(self.device)
         noise = torch.randn(scene.latent.shape, generator=rng).to(self.device)
-        error, clean = swapper.denoise(scene, swapper.prior.tokens(identity, scene.attributes), timestep, noise,
+        error, clean = swapper.denoise(scene, swapper.prior.tokens(identity, scene.seen), timestep, noise,
                                        DENOISING[self.stage.denoising])
         progress = progress_of(timestep)
         losses = {"prior": (error * progress_weight(progress) if self.stage.progress_weighted else error).mean()}

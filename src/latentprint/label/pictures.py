@@ -17,7 +17,7 @@ from latentprint.label.samples import read_samples
 from latentprint.label.tools import Tools
 from latentprint.metrics.geometry import class_angles
 from latentprint.models.attributes import in_batches
-from latentprint.models.recognisers import Recogniser, embed
+from latentprint.models.recognisers import EmbeddingNetwork, embed
 from latentprint.report import figures, plots
 from latentprint.report.embeddings import angle_heatmaps, norm_histogram
 from latentprint.types import Reconstruction
@@ -79,7 +79,7 @@ def _similarity(path: Path, bench: Bench, arms: dict[str, ArmScores]) -> None:
 
 @torch.no_grad()
 def _embeddings(folder: Path, bench: Bench, attack: ProgressiveAttack) -> None:
-    assert attack.progressive is not None and isinstance(attack.tools.teacher, Recogniser)
+    assert attack.progressive is not None and isinstance(attack.tools.teacher, EmbeddingNetwork)
     tools, truth, n = attack.tools, bench.teacher.truth, len(bench.teacher.truth)
     raw = attack.progressive.labels.raw(torch.arange(n, device=tools.device)).cpu()
     learned = torch.nn.functional.normalize(raw, dim=1)

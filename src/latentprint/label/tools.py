@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
-from latentprint.diffusion.prior import FaceSwapPrior
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.prior import SwapPrior
+from latentprint.diffusion.scene import Scenes
+from latentprint.diffusion.swap import Swapper
 from latentprint.label.teachers import Gate, Teachers, together
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.recognisers import embed
@@ -32,7 +33,7 @@ class Tools:
     swapper: Swapper
     teacher: nn.Module
     public: ImageSet
-    scenes: Scene
+    scenes: Scenes
     embeddings: Tensor
     features: Tensor
     axes: Tensor
@@ -48,7 +49,7 @@ class Tools:
         assert isinstance(network, AttributeNetwork)
         return network
 
-    def with_prior(self, prior: FaceSwapPrior) -> Tools:
+    def with_prior(self, prior: SwapPrior) -> Tools:
         """The same tools around another prior."""
         swapper = Swapper(prior, self.swapper.codec, self.swapper.attributes)
         return replace(self, swapper=swapper)

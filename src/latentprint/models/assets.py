@@ -7,6 +7,7 @@ metrics it reached. ``latentprint pretrain`` remakes any of them into a folder o
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,24 +20,22 @@ from torch import nn
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
-from latentprint.models.attributes import AttributeNetwork
-from latentprint.models.codec import Codec
-from latentprint.models.loading import load_state
-from latentprint.models.recognisers import build_recogniser
+from latentprint.models.loading import fill, load_state
 
 PACKAGED = Path(__file__).parent.parent / "assets"
 INDEX = "assets.json"
 
-_BUILDERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
-    "codec": lambda record: Codec(),
-    "recogniser": lambda record: build_recogniser(record["architecture"]),
-    "attributes": lambda record: AttributeNetwork(),
+#: Kind of an asset -> the function that builds the empty network from its record, imported when one is loaded.
+BUILDERS = {
+    "codec": "latentprint.models.codec:build",
+    "recogniser": "latentprint.models.recognisers:build",
+    "attributes": "latentprint.models.attributes:build",
+    "prior": "latentprint.diffusion.prior:build",
+    "reface": "latentprint.plugins.reface.prior:build",
+    "stable": "latentprint.plugins.stable.prior:build",
+    "kl-codec": "latentprint.plugins.stable.codec:build",
+    "published-recogniser": "latentprint.plugins.arcface.build:build",
 }
-
-
-def register_builder(kind: str, build: Callable[[Mapping[str, Any]], nn.Module]) -> None:
-    """Let a module higher up (the prior) say how its asset is built from its record."""
-    _BUILDERS[kind] = build
 
 
 def read_index(folder: Path = PACKAGED) -> dict[str, dict[str, Any]]:
@@ -79,17 +78,23 @@ def load_asset(name: str, folder: Path | None = None) -> nn.Module:
     if not path.is_file() or file_hash(path) != record["sha256"]:
         raise UserError(f"asset {name}: {path} is missing or is not the file recorded in {INDEX}; "
                         "remake it with 'latentprint pretrain' or reinstall the package")
-    module = _BUILDERS[record["kind"]](record)
-    module.load_state_dict({key: value.float() if value.is_floating_point() else value
-                            for key, value in load_state(path).items()})
+    module = builder_of(record["kind"])(record)
+    fill(module, load_state(path), f"asset {name}: {path} does not fit its record")
     return module.eval().requires_grad_(False)
 
 
-def save_asset(folder: Path, name: str, module: nn.Module, record: Mapping[str, Any]) -> Path:
-    """Write ``name.safetensors`` in half precision and its record into ``folder``'s index."""
+def builder_of(kind: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+    """How an asset of this kind is built from its record."""
+    module, _, name = BUILDERS[kind].partition(":")
+    found: Callable[[Mapping[str, Any]], nn.Module] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def save_asset(folder: Path, name: str, module: nn.Module, record: Mapping[str, Any], half: bool = True) -> Path:
+    """Write ``name.safetensors``, with ``half`` in half precision, and its record into ``folder``'s index."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
-    weights = {key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+    weights = {key: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
                for key, value in module.state_dict().items()}
     save_file(weights, path)
     index = read_index(folder)
@@ -126,8 +131,9 @@ def strangers_to_assets(private: DataSource, names: Iterable[str], folder: Path 
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def half_round(module: nn.Module) -> nn.Module:

@@ -6,6 +6,9 @@ of which the reports name as such.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +19,8 @@ from latentprint.models.blocks import ResidualPReLU
 #: Columns of each attribute group, e.g. pose -> (0, 1, 2).
 GROUP_COLUMNS = {group: tuple(ATTRIBUTE_NAMES.index(n) for n in names) for group, names in ATTRIBUTE_GROUPS.items()}
 FEATURE_DIM = 128
+#: Of the pictures that it was trained on.
+SIDE = 64
 
 
 class AttributeNetwork(nn.Module):
@@ -32,6 +37,8 @@ class AttributeNetwork(nn.Module):
     def depths(self, x: Tensor) -> list[Tensor]:
         """Feature maps at three depths, coarse last."""
         maps = []
+        if x.shape[-1] > SIDE:  # larger ones would be seen at another scale than it was trained at
+            x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
         h = self.stem(x * 2 - 1)
         for stage in self.stages:
             h = stage(h)
@@ -43,8 +50,8 @@ class AttributeNetwork(nn.Module):
         return self.depths(x)[-1].mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != 64:
-            x = F.interpolate(x, (64, 64), mode="bilinear", antialias=True)
+        if x.shape[-1] < SIDE:
+            x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
         return self.head(self.depths(x)[-1])
 
 
@@ -54,3 +61,8 @@ def in_batches(function: nn.Module, images: Tensor, method: str = "forward", bat
     device = next(function.parameters()).device
     call = getattr(function, method)
     return torch.cat([call(chunk.to(device).float() / 255).cpu() for chunk in images.split(batch)])
+
+
+def build(record: Mapping[str, Any]) -> AttributeNetwork:
+    """The network that an asset's record describes."""
+    return AttributeNetwork()

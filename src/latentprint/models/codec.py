@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from latentprint.models.blocks import NormResidual
 
 LATENT_CHANNELS = 4
-DOWNSCALE = 4
 
 
-class Codec(nn.Module):
-    """A small deterministic autoencoder; latents are scaled to about unit variance.
+class LatentCodec(nn.Module, ABC):
+    """Pictures ``(B, 3, H, W)`` in [0, 1] <-> latents ``(B, 4, h, w)`` of about unit variance; h = H / downscale."""
+
+    downscale: int
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Latent of a picture."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Picture of a latent. Not clamped, so that gradients flow; clamp before looking at it."""
+
+
+class Codec(LatentCodec):
+    """The embedded one, small and deterministic, its latents standardised per channel.
 
     Pictures ``(B, 3, H, W)`` lie in [0, 1], latents are ``(B, 4, H/4, W/4)``; H and W are multiples of 4.
     """
 
+    downscale = 4
     mean: Tensor
     std: Tensor
 
@@ -37,12 +55,15 @@ class Codec(nn.Module):
         self.register_buffer("std", torch.ones(1, LATENT_CHANNELS, 1, 1))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latent of a picture, standardised per channel."""
         return (self.encoder(x * 2 - 1) - self.mean) / self.std
 
     def decode(self, z: Tensor) -> Tensor:
-        """Picture of a latent. Not clamped, so that gradients flow; clamp before looking at it."""
         return (self.decoder(z * self.std + self.mean) + 1) / 2
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
+
+
+def build(record: Mapping[str, Any]) -> Codec:
+    """The network that an asset's record describes."""
+    return Codec()

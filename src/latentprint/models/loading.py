@@ -23,7 +23,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,17 @@ def load_module(spec: str, n_classes: int, weights: Path | None = None) -> nn.Mo
     """
     module = _from_spec(spec, n_classes)
     if weights is not None:
-        _fill(module, load_state(weights), weights)
+        fill(module, load_state(weights), f"{weights} does not fit the victim")
     return module
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
+def load_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
     """The tensors of a weights file by name, from safetensors or a state dict saved by torch.
 
     A state dict under the key ``state_dict`` or ``model`` is found there.
+
+    Args:
+        trusted: let a file that needs a full pickle run the code in it; for a file whose maker one trusts.
 
     Raises:
         UserError: no such file, not a weights file, or one that needs a full pickle.
@@ -82,7 +85,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise UserError(f"{path} is not a safetensors file: {error}") from None
-    state = _weights_only(path, str(path))
+    state = torch.load(path, map_location="cpu", weights_only=False) if trusted else _weights_only(path, str(path))
     if isinstance(state, dict):
         state = state.get("state_dict", state.get("model", state))
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -192,19 +195,27 @@ def _importable(source: str) -> Any:
 # ---- files ----
 
 
-def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        # torch lists every name that does not fit, a line each: the first says enough
-        lines = str(error).strip().splitlines()
-        raise UserError(f"{path} does not fit the victim: {lines[min(1, len(lines) - 1)].strip()}") from None
+def fill(module: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None:
+    """Copy a state dict into a module: every key there, none too many, each of the right shape.
+
+    Raises:
+        UserError: ``complaint``, then the first key of each kind of misfit.
+    """
+    own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
+    faults = [f"{kind} key '{keys[0]}'" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+              for kind, keys in (("missing", missing), ("extra", extra)) if keys]
+    faults += [f"'{key}' is {tuple(state[key].shape)} and must be {tuple(value.shape)}"
+               for key, value in own.items() if key in state and state[key].shape != value.shape][:1]
+    if faults:
+        raise UserError(f"{complaint}: {'; '.join(faults)}")
+    module.load_state_dict({key: state[key] for key in own}, strict=False)
 
 
 def _weights_only(source: Path | io.BytesIO, name: str) -> Any:
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise UserError(f"{name} {REFUSED}") from None
         raise UserError(f"{name} is not a weights file: {first_line(error)}") from None

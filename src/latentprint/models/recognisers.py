@@ -7,6 +7,10 @@ background, which belong to the photo and not to the person, mostly stay outside
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,8 +23,19 @@ EMBEDDING_DIM = 512
 FACE_CROP = (12 / 64, 8 / 64, 48 / 64, 48 / 64)
 
 
-class Recogniser(nn.Module):
-    """x ``(B, 3, H, W)`` in [0, 1] -> unit embeddings ``(B, 512)``; H and W are multiples of 16."""
+class EmbeddingNetwork(nn.Module, ABC):
+    """x ``(B, 3, H, W)`` in [0, 1] -> unit embeddings ``(B, 512)``."""
+
+    @abstractmethod
+    def raw(self, x: Tensor) -> Tensor:
+        """Embeddings before normalisation, ``(B, 512)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.raw(x).float(), dim=1)
+
+
+class Recogniser(EmbeddingNetwork):
+    """An embedded one, behind the stated crop; H and W are multiples of 16."""
 
     def __init__(self, trunk: nn.Module, width: int, input_size: int = 48) -> None:
         super().__init__()
@@ -30,14 +45,10 @@ class Recogniser(nn.Module):
                                   nn.BatchNorm1d(EMBEDDING_DIM))
 
     def raw(self, x: Tensor) -> Tensor:
-        """Embeddings before normalisation, ``(B, 512)``."""
         face = crop_box(x, FACE_CROP)
         if face.shape[-1] != self.input_size:
             face = F.interpolate(face, (self.input_size, self.input_size), mode="bilinear", antialias=True)
         return self.head(self.trunk(face * 2 - 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.raw(x).float(), dim=1)
 
 
 def iresnet() -> Recogniser:
@@ -79,3 +90,8 @@ def embed(recogniser: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
         x = chunk.to(device).float()
         parts.append(recogniser(x / 255 if chunk.dtype == torch.uint8 else x).cpu())
     return torch.cat(parts) if parts else torch.empty(0, EMBEDDING_DIM)
+
+
+def build(record: Mapping[str, Any]) -> Recogniser:
+    """The network that an asset's record describes."""
+    return build_recogniser(record["architecture"])

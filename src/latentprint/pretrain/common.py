@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from latentprint.config import Config
 from latentprint.data.base import ImageSet
+from latentprint.data.faceregion import with_holes
 from latentprint.data.procedural import make_people
-from latentprint.data.sources import ProceduralSource, load
+from latentprint.data.sources import DataSource, ProceduralSource, load
 from latentprint.engine.device import DeviceName, Precision, pick_device
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, manifest, now
 from latentprint.engine.seeds import step_generator
+from latentprint.errors import UserError
 from latentprint.models.assets import PACKAGED, half_round, save_asset
 
 #: People of the metrics recorded with an asset; no pretraining and no audit ever sees them.
@@ -39,6 +41,8 @@ class PretrainConfig(Config):
     first_person: int = Field(1_000_000, ge=0, description="identity seed of the first procedural person")
     people: int = Field(3000, ge=2, description="procedural people in the pool")
     photos: int = Field(10, ge=2, description="photos of each")
+    data: DataSource | None = Field(None, description="pictures in place of procedural people; of everyone who has as "
+                                                      "many as 'photos', the first so many")
     size: int = Field(64, ge=32, multiple_of=16, description="picture height and width, pixels")
     device: DeviceName = Field("auto", description="auto, cpu or cuda")
     precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
@@ -56,7 +60,18 @@ def open_run(config: PretrainConfig, out: Path, resume: bool) -> RunDir:
 
 
 def people_of(config: PretrainConfig) -> ImageSet:
-    """The pool of procedural people, kept in the cache."""
+    """The pool: of each person ``photos`` pictures, grouped by person, with holes.
+
+    Raises:
+        UserError: too few people of ``data`` have so many.
+    """
+    if config.data is not None:
+        given = load(config.data)
+        enough = (given.counts() >= config.photos).nonzero().flatten().tolist()
+        if len(enough) < 2:
+            raise UserError(f"data: {len(enough)} people of {given.source} have photos = {config.photos} pictures; "
+                            "at least 2 are needed")
+        return with_holes(given.of_classes(enough).first_photos(config.photos)[0])
     return load(ProceduralSource(people=config.people, photos=config.photos, first_identity=config.first_person,
                                  size=config.size))
 

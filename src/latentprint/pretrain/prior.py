@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +23,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from latentprint.data.base import ImageSet
 from latentprint.diffusion.evaluate import swap_metrics
-from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior, SwapPrior
+from latentprint.diffusion.scene import Scenes
+from latentprint.diffusion.swap import Swapper
 from latentprint.engine.device import autocast, lay_out, pick_device
-from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.engine.loop import Loop, is_main, warm_cosine
 from latentprint.engine.seeds import step_generator
+from latentprint.errors import UserError
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
-from latentprint.models.assets import find_asset, load_asset
+from latentprint.models.assets import find_asset, load_asset, save_asset
 from latentprint.models.attributes import GROUP_COLUMNS
-from latentprint.models.codec import Codec
+from latentprint.models.codec import LatentCodec
 from latentprint.models.recognisers import embed
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
 
@@ -50,6 +52,14 @@ class PriorConfig(PretrainConfig):
     photos: int = Field(6, ge=2, description="photos of each")
     first_person: int = Field(5_000_000, ge=0, description="identity seed of the first procedural person")
     assets: str | None = Field(None, description="folder with codec, teacher and attributes; None = packaged")
+    base: Path | None = Field(None, description="folder with the prior to start from and its codec, such as "
+                                                "'latentprint convert diffusers' makes; null: the embedded network")
+    trained: Literal["all", "tokens"] = Field("all", description="of a base: everything, or the layers that make "
+                                                                 "tokens and the first convolution alone")
+    checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a "
+                                                   "third more time")
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description=(
+        "adamw8bit holds its averages in bytes (extra 'gpu', NVIDIA alone)"))
     width: int = Field(64, ge=32, multiple_of=32, description="channels of the finer level; the coarser has twice")
     identity_tokens: int = Field(16, ge=4, description="M, tokens that reference attention reads")
     noise_skew: float = Field(2.0, ge=1, description="1: all noise levels alike; higher: more of the noisy ones, "
@@ -75,7 +85,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Pool:
     """Public people, encoded once: scenes and teacher embeddings (N, 512), grouped by person."""
 
-    scene: Scene
+    scene: Scenes
     embeddings: Tensor
     labels: Tensor
     photos: int
@@ -85,14 +95,17 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     """Minimise the error of v; record similarity, pass rate and attribute correlations of swaps on unseen people."""
     run, device = open_run(config, out, resume), pick_device(config.device)
     folder = Path(config.assets) if config.assets else None
-    codec, attributes, teacher = (lay_out(load_asset(name, folder), device) for name in NEEDS)
-    assert isinstance(codec, Codec)
+    places = {"codec": config.base or folder, "attributes": folder, "teacher": folder}
+    codec, attributes, teacher = (lay_out(load_asset(name, places[name]), device) for name in NEEDS)
     torch.manual_seed(config.seed)
-    prior = FaceSwapPrior((config.width, 2 * config.width), config.identity_tokens)
+    prior, record = begun(config)
+    if not isinstance(codec, LatentCodec):
+        raise UserError(f"base: the codec in {config.base} is not one")
+    parameters = trained_parameters(prior, config)
     # Not laid out as the convolutional networks are: attention and group norms made that a sixth slower on a CPU.
     swapper = Swapper(prior.to(device), codec, attributes)
     pool = encode_pool(swapper, teacher, people_of(config), config.photos)
-    optimizer = torch.optim.AdamW(prior.parameters(), config.lr, weight_decay=1e-2)
+    optimizer = make_optimizer(parameters, config)
     average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -114,15 +127,58 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     def measure(module: nn.Module) -> dict[str, Any]:
         return swap_metrics(swapper, load_asset("judge", folder), teacher, unseen_people(config.size))
 
-    return finish(run, config, "prior", "prior", prior, "latentprint pretrain prior", measure,
-                  widths=[config.width, 2 * config.width], identity_tokens=config.identity_tokens,
-                  needs={name: find_asset(name, folder)[1]["sha256"] for name in NEEDS})
+    if config.base is not None and is_main():  # one folder then has all that an audit needs
+        save_asset(run.path / "assets", "codec", codec, find_asset("codec", config.base)[1], half=False)
+    return finish(run, config, record.pop("kind"), "prior", prior, "latentprint pretrain prior", measure,
+                  needs={name: find_asset(name, places[name])[1]["sha256"] for name in NEEDS}, **record)
+
+
+def begun(config: PriorConfig) -> tuple[SwapPrior, dict[str, Any]]:
+    """The network to train, and what its asset's record needs to build it again.
+
+    Raises:
+        UserError: ``base`` has no prior.
+    """
+    if config.base is None:
+        widths = (config.width, 2 * config.width)
+        return (FaceSwapPrior(widths, config.identity_tokens),
+                {"kind": "prior", "widths": list(widths), "identity_tokens": config.identity_tokens})
+    prior = load_asset("prior", config.base)
+    if not isinstance(prior, SwapPrior):
+        raise UserError(f"base: the asset 'prior' in {config.base} is not one")
+    own = ("sha256", "file", "bytes", "command", "metrics", "config", "needs", "made")
+    record = {key: value for key, value in find_asset("prior", config.base)[1].items() if key not in own}
+    return prior.requires_grad_(True).train(), record
+
+
+def trained_parameters(prior: SwapPrior, config: PriorConfig) -> list[nn.Parameter]:
+    """Those that are learned; the others are frozen."""
+    if config.trained == "tokens":
+        for name, parameter in prior.unet.named_parameters():
+            parameter.requires_grad_(name.startswith("conv_in."))
+    if config.checkpointing:
+        prior.unet.enable_gradient_checkpointing()
+    return [parameter for parameter in prior.parameters() if parameter.requires_grad]
+
+
+def make_optimizer(parameters: list[nn.Parameter], config: PriorConfig) -> torch.optim.Optimizer:
+    """AdamW, of the precision asked for.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=1e-2)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise UserError("optimizer: adamw8bit needs bitsandbytes; pip install 'latentprint[gpu]'") from None
+    return AdamW8bit(parameters, config.lr, weight_decay=1e-2)
 
 
 def encode_pool(swapper: Swapper, teacher: nn.Module, data: ImageSet, photos: int) -> Pool:
     """Every photo's scene and the teacher's embedding of it."""
-    scene = swapper.scenes(data)
-    return Pool(scene, embed(teacher, data.images), data.labels, photos)
+    return Pool(swapper.scenes(data), embed(teacher, data.images), data.labels, photos)
 
 
 def identity_of(pool: Pool, index: Tensor, config: PriorConfig, step: int) -> Tensor:
@@ -145,7 +201,7 @@ def prior_loss(swapper: Swapper, pool: Pool, config: PriorConfig, step: int,
     timestep = ((1 - progress) * TRAIN_STEPS).long().clamp_max(TRAIN_STEPS - 1).to(device)
     noise = torch.randn(scene.latent.shape, generator=rng).to(device)
     dropped = (torch.rand(len(index), generator=rng) < config.dropout).to(device)
-    tokens = swapper.prior.tokens(identity_of(pool, index, config, step).to(device), scene.attributes, dropped)
+    tokens = swapper.prior.tokens(identity_of(pool, index, config, step).to(device), scene.seen, dropped)
     return swapper.denoise(scene, tokens, timestep, noise)[0].mean(), {}
 
 

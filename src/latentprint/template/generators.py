@@ -10,18 +10,18 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from latentprint.data.parameters import ATTRIBUTE_NAMES
 from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_adapter
 from latentprint.diffusion.prior import TRAIN_STEPS, progress_of
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.scene import Scene
+from latentprint.diffusion.swap import Swapper
 from latentprint.engine.loop import Stateful
 from latentprint.losses.pixel import PIXEL_LOSSES
-from latentprint.models.codec import DOWNSCALE
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.template.presets import AttackConfig
 
@@ -110,15 +110,14 @@ class PriorGenerator(Generator):
         self.steps = config.sample_steps
         device = next(swapper.parameters()).device
         grey = torch.full((1, 3, size, size), 0.5, device=device)
-        self.blank = swapper.scene(grey, torch.ones_like(grey[:, :1]))
+        blank = swapper.scene(grey, torch.ones_like(grey[:, :1]))
+        self.blank = replace(blank, attributes=torch.zeros_like(blank.attributes), seen=torch.zeros_like(blank.seen))
 
     def scene(self, n: int) -> Scene:
         """Nothing is known: all hole, and a face as neutral as attributes go."""
         one = self.blank
-        neutral = one.image.new_zeros(n, len(ATTRIBUTE_NAMES))
-        side = one.image.shape[-1] // DOWNSCALE
-        return Scene(one.image.expand(n, -1, -1, -1), one.hole.expand(n, -1, -1, -1), one.latent.expand(n, -1, -1, -1),
-                     one.masked.expand(n, -1, -1, -1), one.image.new_zeros(n, 1, side, side), neutral)
+        return Scene(*(getattr(one, name).expand(n, *(-1 for _ in getattr(one, name).shape[1:]))
+                       for name in Scene.__dataclass_fields__))
 
     def pictures(self, identity: Tensor, seeds: Tensor) -> Tensor:
         return self.swapper.ddim(self.mapping(identity), self.scene(len(identity)), seeds, self.steps).float()
@@ -129,8 +128,8 @@ class PriorGenerator(Generator):
             latent = self.swapper.codec.encode(images)
         timestep = torch.randint(TRAIN_STEPS, (len(images),), generator=rng).to(images.device)
         noise = torch.randn(latent.shape, generator=rng).to(latent)
-        tokens = self.swapper.prior.tokens(self.mapping(identity), nothing.attributes)
-        known = Scene(images, nothing.hole, latent, nothing.masked, nothing.keep, nothing.attributes)
+        tokens = self.swapper.prior.tokens(self.mapping(identity), nothing.seen)
+        known = replace(nothing, image=images, latent=latent)
         error, clean = self.swapper.denoise(known, tokens, timestep, noise)
         return Estimate(self.swapper.codec.decode(clean).float(), error, progress_of(timestep))
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from latentprint.data.base import ImageSet
 from latentprint.diffusion.loading import FaceTools, load_tools
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.scene import Scene
+from latentprint.diffusion.swap import Swapper
 from latentprint.engine.device import autocast, lay_out
 from latentprint.engine.loop import Loop, progress, warm_cosine
 from latentprint.engine.seeds import derive
@@ -82,7 +83,8 @@ class PriorAttack(FeatureAttack):
         with torch.no_grad(), autocast(pictures.device, self.harness.precision):
             embedding, attributes = self.reader(joined)
             # The attributes come from the message: a network reads them less well from a blurred picture.
-            scene = replace(swapper.scene(resized(pictures, (PRIOR_SIZE, PRIOR_SIZE)), hole), attributes=attributes)
+            found = swapper.scene(resized(pictures, (PRIOR_SIZE, PRIOR_SIZE)), hole)
+            scene = replace(found, attributes=attributes, seen=swapper.prior.seen(found.image, hole, attributes))
             faces = swapper.ddim(embedding, scene, seeds, settings.ddim_steps, guidance=settings.guidance).float()
 
         def whole(face: Tensor) -> Tensor:  # what was repainted alone is resized, so that the rest stays sharp

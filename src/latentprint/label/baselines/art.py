@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from latentprint.attack import Draw
-from latentprint.diffusion.swap import Scene
+from latentprint.diffusion.scene import Scene
 from latentprint.engine.loop import progress
 from latentprint.errors import UserError
 from latentprint.label.attack import scene_of
@@ -36,7 +36,7 @@ class ArtMIFace(Baseline):
         make_attack, make_classifier = mi_face_of_art()
         tools, settings = self.harness.tools, self.harness.settings.art_mi_face
         index = scene_of(seeds, len(tools.public))
-        shape = tuple(tools.scenes.image.shape[1:])
+        shape = tuple(tools.public.images.shape[1:])
         seen = InHole(victim)
         classifier = make_classifier(seen, nn.NLLLoss(), shape, victim.n_classes, clip_values=(0.0, 1.0),
                                      device_type="cpu" if tools.device.type == "cpu" else "gpu")

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from latentprint.attack import Draw
 from latentprint.diffusion.prior import TRAIN_STEPS, clean_and_noise, signal_and_noise
-from latentprint.diffusion.swap import Scene, Swapper
+from latentprint.diffusion.scene import Scene
+from latentprint.diffusion.swap import Swapper
 from latentprint.engine.device import autocast
 from latentprint.label.attack import scene_of
 from latentprint.label.baselines.base import Baseline, batches
@@ -62,8 +63,8 @@ class Guided(Swapper):
                 guidance: float = 1.0) -> tuple[Tensor, Tensor]:
         """(x0, epsilon) of noisy latents, guided; whose ``embedding`` and how much ``guidance`` play no part."""
         nobody = torch.ones(len(noisy), dtype=torch.bool, device=noisy.device)
-        v = self._v(noisy, timestep, scene, self.prior.tokens(embedding, scene.attributes, nobody))
-        clean, noise = clean_and_noise(self.schedule, noisy, v.float(), timestep)
+        said = self.ask(noisy, timestep, scene, self.prior.tokens(embedding, scene.seen, nobody))
+        clean, noise = clean_and_noise(self.schedule, noisy, said.float(), timestep)
         if not self.scale:
             return clean, noise
         a, s = signal_and_noise(self.schedule, timestep, noisy)

@@ -1,0 +1,77 @@
+"""``latentprint convert``: files that others published, once, into a folder of assets that every command takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentprint.errors import UserError
+
+app = typer.Typer(
+    help="Turn published weights into a folder of assets, for `--set assets=FOLDER` of any audit. Nothing is "
+         "downloaded: `latentprint doctor` says who publishes what.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+)  # fmt: skip
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of assets, made or added to.")]
+Trust = Annotated[bool, typer.Option("--trust-pickle", help=(
+    "Let a file that is more than tensors run the code in it. Only for a file whose maker you trust."))]
+
+
+@app.command(epilog="`latentprint convert reface last.ckpt --out assets-reface --trust-pickle`")
+def reface(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="REFace's last.ckpt.")],
+    out: Out,
+    faces: Annotated[Path | None, typer.Option(metavar="DIR", help=(
+        "Some dozens of aligned public photos, in any subfolders: their mean look stands for an identity image where "
+        "an attack has none."))] = None,
+    trust_pickle: Trust = False,
+) -> None:
+    """REFace's checkpoint: prior, autoencoder and recogniser."""
+    from latentprint.data.folder import load_flat
+    from latentprint.plugins.reface.convert import convert_reface
+
+    pictures = None if faces is None else load_flat(faces, 512)
+    _convert(out, lambda: convert_reface(checkpoint, out, faces=pictures, trusted=trust_pickle))
+
+
+@app.command(epilog="`latentprint convert diffusers stable-diffusion-v1-5 --out assets-sd`, then "
+                    "`latentprint pretrain prior --set base=assets-sd`")
+def diffusers(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="With unet, vae and scheduler in it.")],
+    out: Out,
+    tokens: Annotated[int, typer.Option(min=4, help="Identity tokens.")] = 8,
+) -> None:
+    """A Stable Diffusion folder: a prior that has yet to learn what identity tokens mean, and its autoencoder."""
+    from latentprint.plugins.stable.convert import convert_diffusers
+
+    _convert(out, lambda: convert_diffusers(folder, out, tokens))
+
+
+@app.command(epilog="`latentprint convert recogniser backbone.pth --architecture iresnet100 --name judge "
+                    "--out assets-arc`")
+def recogniser(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="The state dict that was published.")],
+    architecture: Annotated[str, typer.Option(metavar="NAME", help=(
+        "ir-se50, ir-50, adaface-ir50, adaface-ir101, iresnet18, iresnet34, iresnet50, iresnet100 or mobilefacenet."))],
+    out: Out,
+    alignment: Annotated[str, typer.Option(metavar="NAME", help=(
+        "Of the photos it will see. arcface: to five points; ffhq: with head and shoulders, the face is cut out."))]
+    = "arcface",
+    name: Annotated[str, typer.Option(help="What the asset is called: teacher, judge or another word.")] = "teacher",
+    trust_pickle: Trust = False,
+) -> None:
+    """A face recogniser: ArcFace, CosFace, AdaFace, MobileFaceNet."""
+    from latentprint.plugins.arcface.convert import convert_recogniser
+
+    _convert(out, lambda: convert_recogniser(weights, out, architecture, alignment, name, trust_pickle))
+
+
+def _convert(out: Path, make: Callable[[], Sequence[Path]]) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; expected a folder")
+    for path in make():
+        typer.echo(f"{path}: {path.stat().st_size / 2**20:.0f} MiB")

@@ -1,0 +1,68 @@
+"""Hugging Face datasets from disk: what ``dataset.save_to_disk`` wrote, or a folder of Parquet files. Extra ``hf``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
+
+from latentprint.data.base import ImageSet
+from latentprint.data.pixels import square_rgb
+from latentprint.data.room import room
+from latentprint.errors import UserError
+
+
+def load_hf(path: Path, size: int, image: str = "image", label: str = "label", split: str | None = None) -> ImageSet:
+    """The rows of one split; classes are the label's names where it has any, else its values in order.
+
+    Args:
+        image, label: columns. split: null where there is but one.
+
+    Raises:
+        UserError: ``datasets`` is not installed, or the folder, split or columns are not there.
+    """
+    rows = _rows(path, split)
+    for column in (image, label):
+        if column not in rows.column_names:
+            raise UserError(f"{path}: no column '{column}'; it has {', '.join(rows.column_names)}")
+    values = np.asarray(rows[label])
+    known = getattr(rows.features[label], "names", None)
+    found, labels = np.unique(values, return_inverse=True)
+    names = tuple(map(str, found)) if known is None else tuple(known[int(value)] for value in found)
+    photos = room((len(rows), 3, size, size))
+    shown = track(range(len(rows)), "reading photos", console=Console(stderr=True), transient=True,
+                  disable=len(rows) < 500)
+    for index in shown:
+        photo = rows[index][image]
+        if not isinstance(photo, Image.Image):
+            raise UserError(f"{path}: column '{image}' holds {type(photo).__name__}, expected images")
+        photos[index] = square_rgb(ImageOps.exif_transpose(photo), size)
+    return ImageSet(photos, torch.from_numpy(labels.astype(np.int64).reshape(-1)), names,
+                    f"{path}" + (f" ({split})" if split else ""))
+
+
+def _rows(path: Path, split: str | None) -> Any:
+    try:
+        from datasets import DatasetDict, load_dataset, load_from_disk
+    except ImportError:
+        raise UserError("kind 'hf' needs the package datasets; pip install 'latentprint[hf]'") from None
+    if not path.is_dir():
+        raise UserError(f"{path}: expected a folder that datasets.save_to_disk wrote, or one of Parquet files")
+    try:
+        if files := sorted(map(str, path.glob("**/*.parquet"))):
+            return load_dataset("parquet", data_files=files, split="train")
+        found = load_from_disk(str(path))
+    except Exception as error:  # of many kinds
+        raise UserError(f"{path}: not a dataset on disk ({str(error).splitlines()[0]})") from None
+    if not isinstance(found, DatasetDict):
+        return found
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
+    if split not in found:
+        raise UserError(f"{path}: split '{split}' is not there; expected {', '.join(found)}")
+    return found[split]

@@ -1,0 +1,1 @@
+"""Networks that others published, behind the contracts of this package: one folder a publisher, imported on use."""
