@@ -21,6 +21,7 @@ from latentprint.data.procedural import make_people
 from latentprint.diffusion.loading import load_tools
 from latentprint.diffusion.lora import adapter_parameters, add_adapter
 from latentprint.diffusion.prior import clean_and_noise, signal_and_noise, to_predict
+from latentprint.diffusion.scene import Scene
 from latentprint.errors import UserError
 from latentprint.models.assets import load_asset, read_index
 from latentprint.plugins.arcface import build as arcface
@@ -152,7 +153,8 @@ def test_the_token_is_the_published_average() -> None:
         mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
         std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
         x = net.model((x - mean[:, None, None]) / std[:, None, None]).image_embeds[:, None]
-        for block in net.mapper2.resblocks:
+        blocks: Any = net.mapper2.resblocks
+        for block in blocks:
             qkv = F.linear(F.layer_norm(x, (32,), block.ln_1.weight, block.ln_1.bias), block.attn.c_qkv.weight,
                            block.attn.c_qkv.bias)
             q, k, v = qkv.split(32, dim=-1)
@@ -205,7 +207,12 @@ def test_the_sampler_is_diffusers_own(file: Path, tmp_path: Path) -> None:
     images, seeds, who = torch.rand(2, 3, 64, 64), torch.tensor([3, 4]), F.normalize(torch.randn(2, 512), dim=1)
     scene = swapper.scene(images, torch.ones(2, 1, 64, 64))
     ends: list[Tensor] = []
-    swapper.paste = lambda latent, _: ends.append(latent) or latent  # type: ignore[method-assign, func-returns-value]
+
+    def paste(latent: Tensor, scene: Scene) -> Tensor:
+        ends.append(latent)
+        return latent
+
+    swapper.paste = paste  # type: ignore[method-assign]
     with torch.no_grad():
         swapper.ddim(who, scene, seeds, 5)
         scheduler = DDIMScheduler.from_config(swapper.schedule.config)
@@ -419,8 +426,8 @@ def test_a_prior_is_trained_from_a_stable_diffusion_folder(tmp_path: Path,
                                                            capsys: pytest.CaptureFixture[str]) -> None:
     convert_diffusers(folder_of(tmp_path / "sd"), tmp_path / "base")
     code, _, err = run_cli(capsys, "pretrain", "prior", "--preset", "tiny", "--set", f"base={tmp_path / 'base'}",
-                           "--set", "trained=tokens", "--set", "checkpointing=true", "--set", "ema=0", "--set", "lr=0.5",
-                           "--out", str(tmp_path / "run"))
+                           "--set", "trained=tokens", "--set", "checkpointing=true", "--set", "ema=0",
+                           "--set", "lr=0.5", "--out", str(tmp_path / "run"))
     assert code == 0, err
     before, after = (load_file(tmp_path / place / "prior.safetensors") for place in ("base", "run/assets"))
     moved = {key for key in before if not torch.allclose(before[key], after[key].float(), atol=2e-3)}

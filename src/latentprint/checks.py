@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from latentprint.data.alignment import ALIGNED, alignment
 from latentprint.errors import UserError
 from latentprint.metrics.image import range_fault
 
@@ -116,6 +117,16 @@ def zero_gradient(gradients: Tensor, at_most: float = 0.05) -> Flag | None:
     return Flag("zero-gradient", "warning",
                 f"the victim gives no gradient for {share:.0%} of the samples: "
                 "a low leak may be masked gradients, not privacy")
+
+
+def unaligned(images: Tensor, name: str) -> Flag | None:
+    """Warning when faces ``(N, 3, H, W)`` uint8 look unaligned, which recognisers do not forgive."""
+    if len(images) < 2 or (found := alignment(images)) >= ALIGNED:
+        return None
+    return Flag("unaligned", "warning",
+                f"{name}: these do not look like aligned faces (a picture correlates with the mean of the others by "
+                f"{found:.2f}, aligned ones by {ALIGNED} or more): recognisers read them badly; `latentprint align` "
+                "aligns them")
 
 
 def constant_reconstructions(images: Tensor, at_least: float = 1 / 255) -> Flag | None:

@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from latentprint.convert import add_align
 from latentprint.convert import app as convert
 from latentprint.errors import RunFailed, UserError
+from latentprint.findings import Row
 
 
 def _group(help: str, epilog: str | None = None) -> typer.Typer:
@@ -36,6 +38,7 @@ defend = _group("Train a defended model, then audit it.")
 pretrain = _group("Train one of the networks that an audit builds on; the packaged ones were made this way.")
 study = _group("Run an audit over seeds and settings, with statistics.")
 app.add_typer(convert, name="convert")
+add_align(app)
 for name, group in {"audit": audit, "defend": defend, "pretrain": pretrain, "study": study}.items():
     app.add_typer(group, name=name)
 
@@ -53,6 +56,9 @@ Out = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short in --out.")]
 HelpKeys = Annotated[bool, typer.Option("--help-keys", help="List every setting with its default, and exit.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as YAML, and exit.")]
+VictimFile = Annotated[Path | None, typer.Option("--victim", metavar="FILE", help=(
+    "A YAML file about your model: the settings below `victim.`, such as model, weights, classes, mean, std."))]
+Check = Annotated[bool, typer.Option("--check", help="Look at data, victim and budget, say what is found, and exit.")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 
 
@@ -62,6 +68,7 @@ class Job(NamedTuple):
     config: type[Any]
     presets: Mapping[str, Mapping[str, Any]]
     run: Callable[[Any, Path, bool], dict[str, Any]]
+    check: Callable[[Any], list[Row]] | None = None
 
 
 def _add_job(
@@ -70,15 +77,14 @@ def _add_job(
     load: Callable[[], Job],
     finish: Callable[[Mapping[str, Any], Path], None],
     help: str,
+    checked: bool = False,
 ) -> None:
-    """Register ``command`` with the options that all jobs share."""
+    """Register ``command`` with the options that all jobs share; with ``checked`` it takes two more."""
     name = command.replace(" ", "-")
-    example = f"`latentprint {command} --preset tiny --set seed=1 --out runs/first`"
 
-    @group.command(command.split()[-1], help=help, epilog=example)
-    def job_command(
-        config: ConfigFile = None, preset: Preset = "small", sets: Sets = None, out: Out = None,
-        resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False,
+    def run(
+        config: Path | None, preset: str, sets: list[str] | None, out: Path | None, resume: bool, help_keys: bool,
+        dry_run: bool, victim: Path | None = None, check: bool = False,
     ) -> None:  # fmt: skip
         from rich.console import Console
 
@@ -89,19 +95,64 @@ def _add_job(
         if help_keys:
             Console().print(console.keys_table(describe(job.config)))
             return
-        settings = load_config(job.config, preset, config, sets or (), command, job.presets)
+        own = [] if victim is None else [_victim_setting(victim)]
+        settings = load_config(job.config, preset, config, [*own, *(sets or ())], command, job.presets)
         if dry_run:
             typer.echo(to_yaml(settings), nl=False)
             return
+        if check:
+            assert job.check is not None
+            rows = job.check(settings)
+            Console().print(console.findings_table(rows))
+            if any(row.ok is False for row in rows):
+                raise typer.Exit(2)
+            return
         target = out or Path("runs") / f"{name}-{config.stem if config else preset}"
         finish(job.run(settings, target, resume), target)
+
+    register = group.command(command.split()[-1], help=help,
+                             epilog=f"`latentprint {command} --preset tiny --set seed=1 --out runs/first`")
+    if checked:
+        @register
+        def checked_command(
+            config: ConfigFile = None, preset: Preset = "small", sets: Sets = None, out: Out = None,
+            resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False, victim: VictimFile = None,
+            check: Check = False,
+        ) -> None:  # fmt: skip
+            run(config, preset, sets, out, resume, help_keys, dry_run, victim, check)
+    else:
+        @register
+        def job_command(
+            config: ConfigFile = None, preset: Preset = "small", sets: Sets = None, out: Out = None,
+            resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False,
+        ) -> None:  # fmt: skip
+            run(config, preset, sets, out, resume, help_keys, dry_run)
+
+
+def _victim_setting(path: Path) -> str:
+    """A YAML file about a victim, as one ``--set``."""
+    import yaml
+
+    try:
+        told = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--victim {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(told, dict):
+        raise UserError(f"--victim {path}: expected settings such as 'model: my_model.py:build', got {told!r}")
+    return f"victim={json.dumps(told)}"
 
 
 def _audit_label() -> Job:
     from latentprint.label.audit import run_audit
     from latentprint.label.presets import PRESETS, LabelConfig
 
-    return Job(LabelConfig, PRESETS, run_audit)
+    return Job(LabelConfig, PRESETS, run_audit, _check_label)
+
+
+def _check_label(config: Any) -> list[Row]:
+    from latentprint.label.check import check_audit
+
+    return check_audit(config)
 
 
 def _defend_label() -> Job:
@@ -171,7 +222,7 @@ def _show_recorded(result: Mapping[str, Any], out: Path) -> None:
 
 _add_job(
     audit, "audit label", _audit_label, _show_report,
-    "How much a classifier's outputs and gradients give away of the faces of its classes.",
+    "How much a classifier's outputs and gradients give away of the faces of its classes.", checked=True,
 )  # fmt: skip
 _add_job(
     defend, "defend label", _defend_label, _show_report,

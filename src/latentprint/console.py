@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from latentprint.doctor import Row
+from latentprint.findings import Row
 from latentprint.keys import REQUIRED, Key
 from latentprint.report.build import Headline, verdict
 from latentprint.report.gauge import Gauge, gauge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,6 +68,26 @@ def recogniser(
     from latentprint.plugins.arcface.convert import convert_recogniser
 
     _convert(out, lambda: convert_recogniser(weights, out, architecture, alignment, name, trust_pickle))
+
+
+def add_align(parent: typer.Typer) -> None:
+    """Register ``align`` beside the group."""
+
+    @parent.command(epilog="`latentprint align photos --detector face_detection_yunet_2023mar.onnx --out aligned`")
+    def align(
+        folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Photos, in any subfolders.")],
+        detector: Annotated[Path, typer.Option(metavar="FILE", help="OpenCV's YuNet, an .onnx file of its model zoo.")],
+        out: Annotated[Path, typer.Option(metavar="DIR", help="Where aligned copies go, in the same subfolders.")],
+        size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels a side.")] = 112,
+        framing: Annotated[Literal["arcface", "ffhq"], typer.Option(help=(
+            "arcface: the face alone, for recognisers; ffhq: head and shoulders."))] = "arcface",
+    ) -> None:
+        """Align faces to five points, as recognisers expect them."""
+        from latentprint.data.align import align_folder, yunet
+
+        written, without = align_folder(folder, out, yunet(detector), size, framing)
+        typer.echo(f"{out}: {written} aligned" + (f", no face found in {len(without)}, the first {without[0]}"
+                                                  if without else ""))
 
 
 def _convert(out: Path, make: Callable[[], Sequence[Path]]) -> None:

@@ -7,22 +7,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
+from latentprint.findings import Row
+
 DISTRIBUTION = "latentprint"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-class Row(NamedTuple):
-    """One finding. ``ok`` is None for what is optional and absent; ``hint`` says how to get it."""
-
-    section: str
-    name: str
-    found: str
-    ok: bool | None = True
-    hint: str = ""
 
 
 def examine() -> list[Row]:

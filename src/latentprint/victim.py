@@ -6,10 +6,10 @@ than its `Access` grants. It is frozen: an attack moves images, never the victim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,16 @@ from latentprint.checks import nan_weights, victim_outputs
 from latentprint.errors import UserError
 from latentprint.losses.classification import cross_entropy
 from latentprint.models.loading import first_line, load_module
+from latentprint.models.outside import OutsideNetwork
 from latentprint.models.penultimate import logits_and_penultimate, penultimate
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access, AccessDenied, Bounds
+
+Answers = Literal["logits", "probabilities", "log-probabilities"]
+#: A probability of less counts as this much, for its logarithm to be finite.
+LEAST_PROBABILITY = 1e-12
+NO_GRADIENTS = ("an ONNX file or a service answers with scores alone, and the attack's stages need gradients: take "
+                "--preset scores, or attack.access=scores and attack.stages=[]")
 
 
 @dataclass
@@ -50,6 +57,11 @@ class Victim(nn.Module):
         preprocess: from images in [0, 1] to what ``module`` takes; by default [-1, 1] at the given size.
         access: what an attack gets.
         name: for messages and reports.
+        answers: what ``module`` gives: logits, probabilities or their logarithms. (The latter two are logits up to a
+            constant, which is all that is ever asked of logits.)
+
+    Raises:
+        UserError: white-box access to a network that gives no gradients.
     """
 
     bounds = Bounds(0.0, 1.0)
@@ -64,9 +76,12 @@ class Victim(nn.Module):
         preprocess: Preprocess | None = None,
         access: Access = Access.WHITE_BOX,
         name: str = "victim",
+        answers: Answers = "logits",
     ) -> None:
         super().__init__()
-        self.module = module
+        if access is Access.WHITE_BOX and isinstance(module, OutsideNetwork):
+            raise UserError(f"{name}: {NO_GRADIENTS}")
+        self.module, self.answers = module, answers
         self.n_classes = n_classes
         self.preprocess = preprocess or Preprocess()
         self.access = access
@@ -127,7 +142,7 @@ class Victim(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits ``(B, C)`` of images in [0, 1], uncounted and whatever the access: not for attacks."""
-        return self.module(self.preprocess(x))
+        return self._read(self.module(self.preprocess(x)))
 
     def penultimate(self, x: Tensor) -> Tensor:
         """Penultimate features ``(B, D)`` of images in [0, 1], uncounted: not for attacks."""
@@ -135,7 +150,11 @@ class Victim(nn.Module):
 
     def logits_and_penultimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both, ``(B, C)`` and ``(B, D)``, uncounted: not for attacks."""
-        return logits_and_penultimate(self.module, self.preprocess(x))
+        answer, features = logits_and_penultimate(self.module, self.preprocess(x))
+        return self._read(answer), features
+
+    def _read(self, answer: Tensor) -> Tensor:
+        return answer.clamp_min(LEAST_PROBABILITY).log() if self.answers == "probabilities" else answer
 
     def training_loss(self, x: Tensor, y: Tensor, progress: float = 0.0) -> tuple[Tensor, Tensor]:
         """What its owner minimises in training: cross-entropy, unless a defence says otherwise.
@@ -198,6 +217,8 @@ def load_victim(
     preprocess: Preprocess | None = None,
     access: Access = Access.WHITE_BOX,
     name: str | None = None,
+    answers: Answers = "logits",
+    service: Mapping[str, Any] | None = None,
 ) -> Victim:
     """A victim from the user's words, tried once before anything is spent on it.
 
@@ -205,12 +226,13 @@ def load_victim(
         spec: see `latentprint.models.loading`.
         image_size: side in pixels of the images it will be asked about.
         weights: a state dict to load.
+        service: how to ask one, see `HttpNetwork`.
 
     Raises:
         UserError: it cannot be loaded, or `check_victim` finds it unusable.
     """
-    module = load_module(spec, n_classes, weights)
-    victim = Victim(module, n_classes, preprocess=preprocess, access=access, name=name or spec)
+    module = load_module(spec, n_classes, weights, service)
+    victim = Victim(module, n_classes, preprocess=preprocess, access=access, name=name or spec, answers=answers)
     check_victim(victim, image_size)
     return victim
 
@@ -227,7 +249,7 @@ def check_victim(victim: Victim, image_size: int) -> None:
     noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     try:
         answer = victim.logits(noise.to(victim.device))
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # whatever the user's own code raises, or a service says
         size = f"{image_size}x{image_size}"
         raise UserError(f"{victim.name} cannot take two {size} images: {first_line(error)}") from error
     if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != 2:

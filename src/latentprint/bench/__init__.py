@@ -7,7 +7,10 @@ from typing import Any
 
 from latentprint.bench.cem import cem
 from latentprint.bench.label_step import label_step
+from latentprint.bench.memory import memory
+from latentprint.bench.startup import startup
 from latentprint.bench.template_step import template_step
 
 BENCHES: dict[str, Callable[[], list[dict[str, Any]]]] = {
-    "label-step": label_step, "cem": cem, "template": template_step}
+    "label-step": label_step, "cem": cem, "template": template_step, "startup": startup,
+    "memory": memory}

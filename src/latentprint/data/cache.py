@@ -14,11 +14,12 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -111,13 +112,19 @@ def _read(entry: Path) -> ImageSet:
     pixels, count = entry.with_suffix(_PIXELS), math.prod(header["shape"])
     if pixels.stat().st_size != count:
         raise ValueError(f"{pixels.name} has {pixels.stat().st_size} bytes, expected {count}")
-    flat = torch.from_file(str(pixels), shared=False, size=count, dtype=torch.uint8) if count else torch.empty(0).byte()
-    images = flat.view(header["shape"])
+    images = _mapped(pixels, header["shape"]) if count else torch.empty(header["shape"], dtype=torch.uint8)
     if _checksum(tensors, images) != header["checksum"]:
         raise ValueError("its checksum does not match")
     groups = header["groups"]
     return ImageSet(images=images, names=tuple(header["names"]), source=header["source"],
                     groups=None if groups is None else tuple(groups), **tensors)
+
+
+def _mapped(pixels: Path, shape: Sequence[int]) -> Tensor:
+    """The file as a tensor that nobody may write to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.memmap(pixels, np.uint8, "r", shape=tuple(shape)))
 
 
 def _checksum(tensors: Mapping[str, Tensor], images: Tensor) -> str:

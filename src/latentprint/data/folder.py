@@ -43,7 +43,7 @@ def load_nested(path: Path, size: int, min_photos: int = 1, max_people: int | No
     Raises:
         UserError: nobody there or left, two folders of one name, or a photo that cannot be read.
     """
-    people = sorted(folder for folder in _below(path) if folder.is_dir() and _photos(folder))
+    people = sorted(folder for folder in below(path) if folder.is_dir() and _photos(folder))
     names = [_name(person) for person in people]
     if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
         raise UserError(f"{path}: two folders are called '{min(twice)}'; people need different names")
@@ -61,7 +61,7 @@ def load_flat(path: Path, size: int, first: int = 0, count: int | None = None) -
     Raises:
         UserError: none there, or one that cannot be read.
     """
-    photos = [photo for photo in sorted(_below(path)) if _is_photo(photo)][first:][:count]
+    photos = [photo for photo in sorted(below(path)) if is_photo(photo)][first:][:count]
     if not photos:
         raise UserError(f"{path}: no photos ({', '.join(sorted(SUFFIXES))}) there or below, from number {first} on")
     names = tuple(unicodedata.normalize("NFC", photo.relative_to(path).as_posix()) for photo in photos)
@@ -88,8 +88,8 @@ def load_tiny_imagenet(path: Path, size: int, train: bool = True) -> ImageSet:
     if unknown := [row for row in rows if len(row) != 2 or row[1] not in classes]:
         raise UserError(f"{annotation}: '{' '.join(unknown[0])}' is not an image and one of the {len(classes)} classes")
     labels = torch.tensor([classes.index(name) for _, name in rows])
-    photos = [path / "val" / "images" / file for file, _ in rows]
-    return ImageSet(decode_photos(photos, size), labels, tuple(classes), f"{path} (val)")
+    files = [path / "val" / "images" / file for file, _ in rows]
+    return ImageSet(decode_photos(files, size), labels, tuple(classes), f"{path} (val)")
 
 
 def _of_people(path: Path, people: Sequence[Path], photos: Sequence[list[Path]], size: int, min_photos: int,
@@ -112,18 +112,19 @@ def _name(person: Path) -> str:
 
 
 def _photos(person: Path) -> list[Path]:
-    return sorted(file for file in _entries(person) if _is_photo(file))
+    return sorted(file for file in _entries(person) if is_photo(file))
 
 
-def _is_photo(file: Path) -> bool:
+def is_photo(file: Path) -> bool:
+    """Whether it is a file that is named like a photo."""
     return file.suffix.lower() in SUFFIXES and file.is_file()
 
 
-def _below(path: Path) -> list[Path]:
+def below(path: Path) -> list[Path]:
     """Everything in a folder and its folders that is not hidden."""
     found: list[Path] = []
     for entry in _entries(path):
-        found += [entry, *(_below(entry) if entry.is_dir() else ())]
+        found += [entry, *(below(entry) if entry.is_dir() else ())]
     return found
 
 

@@ -27,7 +27,8 @@ NEAR_BITS = 5
 NEAR_CORRELATION = 0.98
 _SIDE = 8  # of the block of coefficients in the hash, and of the thumbnail
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_MAX_PAIRS = 2**24
+_MAX_PAIRS = 2**23
+_MAX_FLOATS = 2**22
 _SHOW_PROGRESS_FROM = 20  # of so many pairs
 
 
@@ -107,13 +108,18 @@ def near_duplicates(images: Tensor, others: Tensor) -> Tensor:
     return found
 
 
-def perceptual_hash(images: Tensor, chunk: int = 4096) -> Tensor:
+def perceptual_hash(images: Tensor) -> Tensor:
     """``(N, 64)`` bool: the signs of the 8 x 8 lowest cosine coefficients of the grey 32 x 32 thumbnail.
 
     The DCT hash of Zauner 2010, with the sign in place of the median. The transform's constant row and column
     are left out, so brightness does not count.
     """
-    return torch.cat([_signs(part) for part in images.split(chunk)])
+    return torch.cat([_signs(part) for part in images.split(_at_once(images))])
+
+
+def _at_once(images: Tensor) -> int:
+    """How many images to hold as floats."""
+    return max(1, _MAX_FLOATS // images[0].numel()) if len(images) else 1
 
 
 def _signs(images: Tensor) -> Tensor:
@@ -125,9 +131,10 @@ def _signs(images: Tensor) -> Tensor:
     return (cosine @ thumbnail @ cosine.T > 0).flatten(1)
 
 
-def _thumbnails(images: Tensor, chunk: int = 4096) -> Tensor:
+def _thumbnails(images: Tensor) -> Tensor:
     """``(N, 3 * 8 * 8)``, centred and of unit length, so that an inner product is a correlation."""
-    small = torch.cat([F.adaptive_avg_pool2d(part.float(), _SIDE).flatten(1) for part in images.split(chunk)])
+    parts = images.split(_at_once(images))
+    small = torch.cat([F.adaptive_avg_pool2d(part.float(), _SIDE).flatten(1) for part in parts])
     return F.normalize(small - small.mean(1, keepdim=True))
 
 

@@ -68,7 +68,7 @@ class AuditData:
         """SHA-256 of the pictures of every part, for manifests."""
         parts = {"public": self.public, "private_train": self.private_train, "private_heldout": self.private_heldout,
                  "evaluation": self.evaluation}
-        return {name: hashlib.sha256(part.images.contiguous().numpy()).hexdigest()
+        return {name: hashlib.sha256(part.images.contiguous().numpy().data).hexdigest()
                 for name, part in parts.items() if part is not None}
 
     def validate(self) -> list[str]:

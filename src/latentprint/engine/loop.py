@@ -2,7 +2,9 @@
 
 A loop is a function of the step number: what a step draws comes from ``seeds.generator(seed, name, step)``, so a
 resumed loop repeats exactly what the unbroken one would have done; so does what draws from torch's global generator,
-such as dropout. Processes (``torchrun``) each draw a batch of their own and average gradients.
+such as dropout. Processes (``torchrun``) each draw a batch of their own and average gradients; ``accumulate`` in the
+run's settings makes one process do the work of several, part after part, with the same result (but for running
+statistics, which batches pass through one by one).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from torch import Tensor, nn
 
 from latentprint.engine.device import chosen_device
 from latentprint.engine.run import RunDir
-from latentprint.engine.seeds import derive
+from latentprint.engine.seeds import derive, part_number, parts
 from latentprint.errors import RunFailed
 
 
@@ -123,15 +125,12 @@ class Loop:
                 bar.update(task, completed=self.step)
 
     def _one(self, loss_at: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]]) -> dict[str, Tensor | float]:
-        self._seed(self.step, accelerator().process_index)
         factor = self.schedule(self.step)
         for group, lr in zip(self.optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        loss, values = loss_at(self.step)
-        values = {"loss": loss.detach(), **values}
-        if _everywhere(torch.isfinite(loss.detach())):
-            accelerator().backward(loss)
+        values, sound = self._gradients(loss_at)
+        if sound:
             norm = self._clip()
             values["grad_norm"] = norm
             if math.isfinite(norm) and norm <= self.explode_norm:
@@ -139,6 +138,25 @@ class Loop:
                 return values
         self._skip()
         return values
+
+    def _gradients(self, loss_at: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]]
+                   ) -> tuple[dict[str, Tensor | float], bool]:
+        """Mean gradients over the step's parts; values of the last part; whether every loss was finite."""
+        count, total, sound = self.accumulate, torch.zeros(()), True
+        values: dict[str, Tensor | float] = {}
+        for _ in parts(count):
+            self._seed(self.step, part_number())
+            loss, values = loss_at(self.step)
+            total = total.to(loss.device) + loss.detach() / count
+            sound = _everywhere(torch.isfinite(loss.detach())) and sound
+            if sound:
+                accelerator().backward(loss / count if count > 1 else loss)
+        return {"loss": total, **values}, sound
+
+    @property
+    def accumulate(self) -> int:
+        """Parts of a step that each process computes."""
+        return int(self.run.config.get("accumulate", 1))
 
     def _seed(self, *scope: str | int) -> None:
         """The global generator too depends on the step alone: a network of the user's own may draw from it."""

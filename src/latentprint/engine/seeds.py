@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -23,11 +24,40 @@ def generator(seed: int, *scope: str | int) -> torch.Generator:
 def step_generator(seed: int, name: str, step: int) -> torch.Generator:
     """The generator of one step's draws.
 
-    Every process of a group (``torchrun``) has its own and draws a full batch from it, so that a step of n processes
-    sees n times the configured batch, and is another step than that of one process.
+    Every part of a step, one a process (``torchrun``) and one a repetition (``accumulate``), has its own and draws a
+    full batch from it: a step of n parts sees n times the configured batch, whoever computes them.
     """
-    rank = int(os.environ.get("RANK", "0"))
-    return generator(seed, name, step, *([f"process {rank}"] if rank else []))
+    number = part_number()
+    return generator(seed, name, step, *([f"process {number}"] if number else []))
+
+
+def part_number() -> int:
+    """Which part of the step is under way, among those of all processes."""
+    return int(os.environ.get("RANK", "0")) * _under_way.count + _under_way.index
+
+
+def first_part() -> bool:
+    """Whether the step has just begun: what counts steps must not count parts."""
+    return _under_way.index == 0
+
+
+class _UnderWay:
+    """Of the parts that this process computes one after another: how many, and which."""
+
+    index, count = 0, 1
+
+
+_under_way = _UnderWay()
+
+
+def parts(count: int) -> Iterator[int]:
+    """Go through ``count`` parts of a step in this process."""
+    try:
+        for index in range(count):
+            _under_way.index, _under_way.count = index, count
+            yield index
+    finally:
+        _under_way.index, _under_way.count = 0, 1
 
 
 def seeded_noise(seeds: Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field
 
 from latentprint.config import Config
 from latentprint.engine.device import DeviceName, Precision, pick_device, resolve_precision
+
+#: A setting of commands that train much.
+Accumulate = Annotated[int, Field(ge=1, description="batches a training step, one after another: as so many processes")]
 
 
 class RunConfig(Config):

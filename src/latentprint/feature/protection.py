@@ -9,6 +9,9 @@ from pydantic import Field
 
 from latentprint.config import Config
 
+#: A value that a callable of the user's own may be given.
+Option = bool | int | float | str | None
+
 
 class NoiseConfig(Config):
     """Noise on every message, in training, use and attack alike."""
@@ -157,7 +160,17 @@ class GatedConfig(LearnedConfig):
     hinge: HingeConfig = Field(HingeConfig(kind="softplus"), description="what exceeds it costs")
 
 
-SurrogateConfig = Annotated[KMeansConfig | GMMConfig | SlotConfig | GatedConfig, Field(discriminator="kind")]
+class CustomSurrogateConfig(Config):
+    """A surrogate of one's own."""
+
+    kind: Literal["custom"] = "custom"
+    made_by: str = Field(description="FILE.py:NAME or PACKAGE.MODULE:NAME, called with the features' shape, the number "
+                                     "of classes and the noise's standard deviation, to give a Surrogate")
+    options: dict[str, Option] = Field({}, description="further arguments of it, by name")
+
+
+SurrogateConfig = Annotated[KMeansConfig | GMMConfig | SlotConfig | GatedConfig | CustomSurrogateConfig,
+                            Field(discriminator="kind")]
 
 
 class CEMConfig(Config):
@@ -170,8 +183,17 @@ class CEMConfig(Config):
     lr_scaled: bool = Field(True, description="at learning rates of 4.1e-4 or more the weight is lambda 0.001 / lr")
 
 
+class CustomConfig(Config):
+    """A defence of one's own, such as another loss."""
+
+    kind: Literal["custom"] = "custom"
+    made_by: str = Field(description="FILE.py:NAME or PACKAGE.MODULE:NAME, which gives a FeatureDefense")
+    options: dict[str, Option] = Field({}, description="its arguments, by name")
+
+
 DefenceConfig = Annotated[
-    NoiseConfig | DropoutConfig | TopKConfig | NoPeekConfig | AdversarialConfig | PatrolConfig | VIBConfig | CEMConfig,
+    NoiseConfig | DropoutConfig | TopKConfig | NoPeekConfig | AdversarialConfig | PatrolConfig | VIBConfig | CEMConfig
+    | CustomConfig,
     Field(discriminator="kind")]
 
 

@@ -26,6 +26,7 @@ from latentprint.engine.device import lay_out, peak_memory, pick_device
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
+from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
 from latentprint.label.baselines.arms import check_baselines, draw_baselines
@@ -134,7 +135,26 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         data = replace(data, private_train=train, private_heldout=heldout)
     if any("diversity" in stage.active for stage in config.attack.resolved.stages):
         spread_within(torch.zeros(len(data.public), 1), data.public.labels)  # refuses one photo of each
-    return data, data.validate()
+    found = checks.enforce([checks.unaligned(data.private_train.images, data.private_train.source)])
+    return ordered(data, config.victim.classes), [*data.validate(), *found]
+
+
+def ordered(data: AuditData, classes: list[str] | None) -> AuditData:
+    """The private people in the order of the victim's outputs.
+
+    Raises:
+        UserError: the outputs are not these people.
+    """
+    if classes is None:
+        return data
+    names = data.private_train.names
+    if sorted(classes) != sorted(names):
+        odd = sorted({*classes} ^ {*names})
+        raise UserError(f"victim.classes: {len(classes)} names, but {len(names)} private people"
+                        + (f", and '{odd[0]}' is not among both" if odd else "; a name is given twice"))
+    order = [names.index(name) for name in classes]
+    return replace(data, private_train=data.private_train.of_classes(order),
+                   private_heldout=data.private_heldout.of_classes(order))
 
 
 @dataclass(frozen=True)

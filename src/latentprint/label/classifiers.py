@@ -12,11 +12,13 @@ from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, step_generator
+from latentprint.errors import UserError
 from latentprint.label.dpsgd import DPSGD, train_privately
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
 from latentprint.models.preprocess import Preprocess
-from latentprint.victim import Victim, load_victim
+from latentprint.types import Access
+from latentprint.victim import NO_GRADIENTS, Victim, load_victim
 
 _TRAINABLE = ("builtin:", "timm:", "torchvision:")
 
@@ -40,8 +42,17 @@ def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: Im
     """
     torch.manual_seed(derive(config.seed, name))
     top, left, bottom, right = model.crop
+    access = Access.SCORES if (name == "victim" and config.attack.access == "scores") or _is_outside(model) else None
+    if _is_outside(model) and name == "victim" and config.attack.access == "white-box":
+        raise UserError(f"victim.model: {NO_GRADIENTS}")
+    look = Preprocess((top, left, bottom, right), model.input_size, model.mean, model.std, model.colours, model.scale)
     return load_victim(model.model, data.n_classes, image_size=data.size, weights=model.weights, name=name,
-                       preprocess=Preprocess((top, left, bottom, right), model.input_size, model.mean, model.std))
+                       preprocess=look, access=access or Access.WHITE_BOX, answers=model.answers,
+                       service=model.service.model_dump())
+
+
+def _is_outside(model: ModelConfig) -> bool:
+    return model.model.startswith(("http://", "https://")) or model.model.endswith(".onnx")
 
 
 def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, train: ImageSet, heldout: ImageSet,

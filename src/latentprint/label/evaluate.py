@@ -29,6 +29,7 @@ from latentprint.metrics.features import diversity, nearest_distance
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.recognisers import embed
 from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.types import Access
 from latentprint.victim import Victim
 
 __all__ = ["HEADLINE", "LOOSE", "STRICT", "ArmScores", "Bench", "Recogniser", "arm_section", "enrolled",
@@ -194,6 +195,8 @@ def gradient_flag(victim: Victim, images: Tensor) -> checks.Flag | None:
     Args:
         images: ``(N, 3, H, W)`` public photos, uint8 or in [0, 1].
     """
+    if victim.access is not Access.WHITE_BOX:
+        return None  # nothing rests on gradients
     chosen = images[torch.linspace(0, len(images) - 1, min(GRADIENT_PHOTOS, len(images))).long()]
     x = (chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen.clone()).to(victim.device).requires_grad_()
     highest = victim.logits(x).topk(min(2, victim.n_classes), 1).values

@@ -22,6 +22,7 @@ from latentprint.label.pairing import public_features
 from latentprint.losses.identity import identity_cosine
 from latentprint.models.penultimate import class_directions
 from latentprint.models.recognisers import EMBEDDING_DIM
+from latentprint.types import Access
 from latentprint.victim import Victim
 
 #: Photos a step.
@@ -44,9 +45,14 @@ class LastLayer:
 
     @classmethod
     def of(cls, victim: Victim, public: ImageSet) -> LastLayer:
-        """On the CPU; asks the victim about every public photo."""
+        """On the CPU; asks the victim about every public photo.
+
+        Of a victim that shows its scores alone the log-probabilities stand for the features, their axes for directions.
+        """
         features = public_features(victim, public)
         origin = features.mean(0)
+        if victim.access is not Access.WHITE_BOX:
+            return cls(origin, features - origin, torch.eye(victim.n_classes) - 1 / victim.n_classes)
         return cls(origin, features - origin, class_directions(victim.network, victim.n_classes).cpu())
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentprint.data.base import ImageSet
 from latentprint.engine.seeds import generator
+from latentprint.types import Access
 from latentprint.victim import Victim
 
 
@@ -24,7 +25,9 @@ def log_confidence(victim: Victim, public: ImageSet, batch: int = 256) -> Tensor
 
 @torch.no_grad()
 def public_features(victim: Victim, public: ImageSet, batch: int = 256) -> Tensor:
-    """The victim's penultimate features of every public photo, ``(N, D)``."""
+    """What the victim shows of every public photo, ``(N, D)``: penultimate features, or log-probabilities alone."""
+    if victim.access is not Access.WHITE_BOX:
+        return log_confidence(victim, public)
     return torch.cat([victim.features(public.floats(index).to(victim.device)).float().cpu()
                       for index in torch.arange(len(public)).split(batch)])
 

@@ -9,14 +9,17 @@ from pydantic import Field, model_validator
 
 from latentprint.config import Config
 from latentprint.data.people import PeopleConfig
-from latentprint.engine.settings import RunConfig
+from latentprint.engine.settings import Accumulate, RunConfig
 from latentprint.handover import Annealing, Pace
 from latentprint.label.baselines.settings import BaselineName, BaselineSettings
 from latentprint.label.protection import DefenceConfig, NoDefence
 from latentprint.label.recipes import GUIDE, Arm, LossPreset, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
+from latentprint.models.outside import Protocol
+from latentprint.models.preprocess import Colours
 from latentprint.models.recognisers import FACE_CROP
 from latentprint.schedules import Mixing
+from latentprint.victim import Answers
 
 #: top, left, bottom, right of the recognisers' face crop, as shares of the picture.
 FACE_BOX = [FACE_CROP[0], FACE_CROP[1], FACE_CROP[0] + FACE_CROP[2], FACE_CROP[1] + FACE_CROP[3]]
@@ -31,11 +34,28 @@ class DataConfig(PeopleConfig):
     n_train: int | None = Field(None, ge=1, description="at most so many training photos of each private person")
 
 
+class ServiceConfig(Config):
+    """How a model behind http:// is asked."""
+
+    protocol: Protocol = Field("instances", description=(
+        "instances: nested numbers to 'predictions' (KServe, TensorFlow Serving); png: base64 'images' to 'scores'"))
+    timeout: float = Field(30.0, gt=0, description="seconds to wait for an answer")
+    retries: int = Field(3, ge=0, description="repetitions of a request that timed out or failed")
+    budget: int | None = Field(None, ge=1, description="images that may be asked about in all; null: any number")
+
+
 class ModelConfig(Config):
     """A classifier: the victim or an evaluator. Without weights a named architecture is trained here."""
 
-    model: str = Field("builtin:vgg", description="builtin:vgg|resnet|mixer, timm:NAME, torchvision:NAME, a .pt2 or "
-                                                  "TorchScript file, FILE.py:NAME or PACKAGE.MODULE:NAME")
+    model: str = Field("builtin:vgg", description=(
+        "builtin:vgg|resnet|mixer, timm:NAME, torchvision:NAME, a .pt2, .onnx or TorchScript file, FILE.py:NAME, "
+        "PACKAGE.MODULE:NAME, or a service at http://"))
+    classes: list[str] | None = Field(None, description=(
+        "what its outputs stand for, in order, as the people are called; null: the people in the order of the data"))
+    answers: Answers = Field("logits", description="logits, probabilities or log-probabilities")
+    colours: Colours = Field("rgb", description="rgb, bgr, or grey for one channel")
+    scale: float = Field(1.0, gt=0, description="of the values, before the mean is subtracted; 255: it takes bytes")
+    service: ServiceConfig = Field(ServiceConfig(), description="for a model behind http://")
     weights: Path | None = Field(None, description="a state dict, such as networks/victim.safetensors of an earlier "
                                                    "run; null: train it on the private people")
     crop: list[float] = Field(FACE_BOX, min_length=4, max_length=4,
@@ -70,7 +90,10 @@ class AdaptConfig(Config):
 class AttackConfig(Config):
     """The progressive attack."""
 
-    stages: list[Stage] = Field(list(PROGRESSIVE), min_length=1, description="the recipe, one stage after another")
+    access: Literal["white-box", "scores"] = Field("white-box", description=(
+        "what the adversary gets of the victim: everything, or class probabilities alone"))
+    stages: list[Stage] = Field(list(PROGRESSIVE), description="the recipe, one stage after another; none: the faces "
+                                                               "that the map gives, without optimisation")
     loss: LossPreset | None = Field(None, description="the notes' losses in place of those of the label stages: "
                                     + "; ".join(f"{name}: {use}" for name, use in GUIDE.items()))
     arm: Arm | None = Field(None, description="an annealing arm of the notes in place of the stages as they are, with "
@@ -114,6 +137,9 @@ class AttackConfig(Config):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages need different names, got {', '.join(names)}")
+        if self.access == "scores" and self.stages:
+            raise ValueError("stages need the victim's gradients: with access 'scores' set stages to [], as the preset "
+                             "'scores' does")
         return self
 
     @property
@@ -147,6 +173,7 @@ class LabelConfig(RunConfig):
                                                           "embedding-search, ppa, direct, guidance")
     baseline_settings: BaselineSettings = Field(BaselineSettings(), description="settings of the baselines")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
+    accumulate: Accumulate = 1
     save_every: int = Field(50, ge=1, description="steps between checkpoints")
 
 
@@ -168,6 +195,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "save_every": 2,
     },
     "small": {},
+    # An adversary who sees class probabilities and nothing else: an ONNX file, a service, or one's own model so.
+    "scores": {"attack": {"access": "scores", "stages": []}},
     # Fewer people: the shape of the main job in some minutes.
     "demo": {
         "data": {"private": {"kind": "procedural", "people": 16, "photos": 30},

@@ -15,7 +15,7 @@ from latentprint.diffusion.lora import AdapterState, adapter_parameters, add_ada
 from latentprint.engine.device import autocast
 from latentprint.engine.loop import Loop, say, warm_cosine
 from latentprint.engine.run import RunDir
-from latentprint.engine.seeds import derive, generator
+from latentprint.engine.seeds import derive, first_part, generator
 from latentprint.handover import HandOver, LabelEmbedding
 from latentprint.label.diagnosis import Finding, Levels, diagnose, latest
 from latentprint.label.embedding import Centres, Manifold, spread_within
@@ -172,7 +172,7 @@ class StageLoop:
 
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         o = self.o
-        lam = o.handover.step(self.stage.identity)
+        lam = o.handover.step(self.stage.identity) if first_part() else o.handover.lam
         with autocast(o.device, o.precision):  # type: ignore[arg-type]
             raw = self.objectives(step)
         raw = {name: value.float() for name, value in raw.items()}
@@ -182,7 +182,8 @@ class StageLoop:
         weights = self.weighting.weights()
         logs |= {f"weight/{name}": weights[name] * scale[name] for name in scale}
         if self.stage.identity == "mixed":
-            o.handover.record(float(raw["align"].detach()) if "align" in raw else float("nan"))
+            if first_part():
+                o.handover.record(float(raw["align"].detach()) if "align" in raw else float("nan"))
             logs |= {"lambda": lam, "horizon": o.handover.horizon}
         return total, {**logs, **self.memory.last}
 

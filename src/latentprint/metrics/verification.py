@@ -83,6 +83,29 @@ def calibrate_pairs(emb: Tensor, labels: Tensor, fmrs: Sequence[float] = FMRS) -
     return _calibration(scores[genuine], scores[~genuine], fmrs)
 
 
+def pair_accuracy(similarity: Tensor, same: Tensor, fold: Tensor) -> list[float]:
+    """Share of pairs that are judged right in each fold, by the threshold that is best on all the others.
+
+    Source: the image-restricted protocol of LFW (Huang et al. 2007, section 3).
+
+    Args:
+        similarity: ``(P,)``. same: ``(P,)`` bool. fold: ``(P,)`` int64; at least two.
+    """
+    found = []
+    for number in fold.unique():
+        held = fold == number
+        others, truth = similarity[~held], same[~held]
+        order = others.argsort(descending=True)
+        # Accepting the first k: right are the same pairs among them and the different ones behind.
+        accepted = torch.cat([torch.zeros(1), truth[order].float().cumsum(0)])
+        wrong = torch.cat([torch.zeros(1), (~truth[order]).float().cumsum(0)])
+        k = int((accepted - wrong).argmax())
+        ranked = torch.cat([others[order][:1] + 1, others[order], others[order][-1:] - 1])
+        threshold = (ranked[k] + ranked[k + 1]) / 2
+        found.append(float(((similarity[held] >= threshold) == same[held]).float().mean()))
+    return found
+
+
 def match(recon_emb: Tensor, classes: Tensor, templates: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Cosine ``(B,)`` of each reconstruction to its person's template, and bool ``(B,)``: is it a match?
 

@@ -8,9 +8,11 @@
 ``FILE.pt`` (.pth, .ts)         a program saved by ``torch.jit.save``
 ``FILE.py:NAME``                a callable ``(n_classes) -> nn.Module`` in a Python file
 ``PACKAGE.MODULE:NAME``         the same in an importable module
+``FILE.onnx``                   an ONNX network (extra ``onnx``): answers, no gradients
+``http://``, ``https://``       a service (`latentprint.models.outside`): answers, no gradients
 ==============================  =====================================================================
 
-The last four are programs: they run when loaded, so they are loaded only because the user named them.
+Files that are programs run when loaded, so they are loaded only because the user named them.
 *Weights* come from anywhere, and so never run: safetensors, or ``torch.load(weights_only=True)``; what needs
 a full pickle, in a weights file or inside a ``.pt2``, is refused.
 """
@@ -25,7 +27,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +36,9 @@ from torch import Tensor, nn
 
 from latentprint.errors import UserError
 from latentprint.models import classifiers
+from latentprint.models.outside import HttpNetwork, OnnxNetwork
+
+M = TypeVar("M")
 
 REFUSED = ("needs a full pickle, which can run any code when it is loaded: save the weights alone, "
            "as safetensors or by torch.save(module.state_dict(), ...)")
@@ -53,16 +58,18 @@ class ExportedModule(nn.Module):
         return self
 
 
-def load_module(spec: str, n_classes: int, weights: Path | None = None) -> nn.Module:
+def load_module(spec: str, n_classes: int, weights: Path | None = None,
+                service: Mapping[str, Any] | None = None) -> nn.Module:
     """The network named by ``spec`` (see the module's table) with ``n_classes`` outputs, on the CPU.
 
     Args:
         weights: a state dict to load into it, every name matching.
+        service: how to ask a service, see `HttpNetwork`.
 
     Raises:
         UserError: the spec, its file or its weights cannot be used, and why.
     """
-    module = _from_spec(spec, n_classes)
+    module = _from_spec(spec, n_classes, service)
     if weights is not None:
         fill(module, load_state(weights), f"{weights} does not fit the victim")
     return module
@@ -96,11 +103,15 @@ def load_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
 # ---- the forms of a spec ----
 
 
-def _from_spec(spec: str, n_classes: int) -> nn.Module:
+def _from_spec(spec: str, n_classes: int, service: Mapping[str, Any] | None) -> nn.Module:
     kind, _, name = spec.partition(":")
     if kind in _LIBRARIES and name:
         return _LIBRARIES[kind](name, n_classes)
+    if kind in ("http", "https"):
+        return HttpNetwork(spec, **(service or {}))
     path = Path(spec)
+    if path.suffix == ".onnx":
+        return OnnxNetwork(path)
     if path.suffix == ".pt2":
         return _exported(path)
     if path.suffix in {".pt", ".pth", ".ts", ".torchscript"}:
@@ -109,7 +120,7 @@ def _from_spec(spec: str, n_classes: int) -> nn.Module:
     if source and name:
         return _called(source, name, n_classes)
     raise UserError(f"victim '{spec}' is none of builtin:NAME, timm:NAME, torchvision:NAME, FILE.py:NAME, "
-                    "PACKAGE.MODULE:NAME, a .pt2 file or a TorchScript file (.pt, .pth, .ts)")
+                    "PACKAGE.MODULE:NAME, a .pt2, .onnx or TorchScript file (.pt, .pth, .ts), or a service at http://")
 
 
 def _builtin(name: str, n_classes: int) -> nn.Module:
@@ -157,12 +168,41 @@ def _torchscript(path: Path) -> nn.Module:
                         "the architecture as victim and the file as its weights") from None
 
 
+def find_callable(spec: str) -> Callable[..., Any]:
+    """What ``FILE.py:NAME`` or ``PACKAGE.MODULE:NAME`` names.
+
+    Raises:
+        UserError: the spec is neither, its file or module fails to run, or it has no such callable.
+    """
+    source, _, name = spec.rpartition(":")
+    if not source or not name:
+        raise UserError(f"'{spec}' is neither FILE.py:NAME nor PACKAGE.MODULE:NAME")
+    namespace = _python_file(Path(source)) if source.endswith(".py") else _importable(source)
+    found = getattr(namespace, name, None)
+    if not callable(found):
+        raise UserError(f"{source} has no callable '{name}'")
+    return found
+
+
+def made_by(spec: str, kind: type[M], *given: Any, **options: Any) -> M:
+    """What the callable of a spec makes of its arguments.
+
+    Raises:
+        UserError: see `find_callable`; or it fails, or makes something that is no ``kind``.
+    """
+    factory = find_callable(spec)
+    try:
+        made = factory(*given, **options)
+    except Exception as error:
+        raise UserError(f"{spec} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, kind):
+        raise UserError(f"{spec} made {type(made).__name__}, expected {kind.__name__}")
+    return made
+
+
 def _called(source: str, name: str, n_classes: int) -> nn.Module:
     """``name(n_classes)`` from a Python file or an importable module."""
-    namespace = _python_file(Path(source)) if source.endswith(".py") else _importable(source)
-    factory = getattr(namespace, name, None)
-    if not callable(factory):
-        raise UserError(f"{source} has no callable '{name}'")
+    factory = find_callable(f"{source}:{name}")
     try:
         module = factory(n_classes)
     except Exception as error:

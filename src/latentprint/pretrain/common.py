@@ -21,6 +21,7 @@ from latentprint.engine.device import DeviceName, Precision, pick_device
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, manifest, now
 from latentprint.engine.seeds import step_generator
+from latentprint.engine.settings import Accumulate
 from latentprint.errors import UserError
 from latentprint.models.assets import PACKAGED, half_round, save_asset
 
@@ -46,6 +47,7 @@ class PretrainConfig(Config):
     size: int = Field(64, ge=32, multiple_of=16, description="picture height and width, pixels")
     device: DeviceName = Field("auto", description="auto, cpu or cuda")
     precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
+    accumulate: Accumulate = 1
     save_every: int = Field(250, ge=1, description="steps between checkpoints")
     install: bool = Field(False, description="put the result among the packaged assets")
 

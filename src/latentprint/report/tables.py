@@ -363,10 +363,14 @@ def recognisers_table(section: Mapping[str, Any]) -> Table:
     for rate in rates:
         columns += [Column(f"Threshold, FMR {rate}"), Column(f"TAR, FMR {rate}")]
     realised = any("realised_fmr" in row for _, row in rows)
+    paired = any("pair_accuracy" in row for _, row in rows)
     last = [Column("Impostor pairs"), *[Column("Realised FMR", "share of real photos of private people that pass as "
-                                               "another private person, at the strictest threshold")] * realised]
+                                               "another private person, at the strictest threshold")] * realised,
+            *[Column("LFW accuracy", "share of pairs judged right, mean over the ten folds")] * paired]
     return Table((*columns, *last),
-                 tuple(Row(role, (*_recogniser_cells(row, said, rates), *[_realised_cell(row)] * realised))
+                 tuple(Row(role, (*_recogniser_cells(row, said, rates), *[_realised_cell(row)] * realised,
+                                  *[measured_cell(names.Metric("", is_share=True),
+                                                  Measured.of(row.get("pair_accuracy")))] * paired))
                        for role, row in rows if row))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentprint import checks
 from latentprint.config import config_hash
+from latentprint.data.pairs import Pairs, load_lfw_pairs
 from latentprint.data.people import load_people
 from latentprint.data.splits import AuditData
 from latentprint.diffusion.loading import load_tools
@@ -24,10 +25,12 @@ from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
 from latentprint.errors import UserError
 from latentprint.metrics.perceptual import perceptual_metric
+from latentprint.metrics.verification import pair_accuracy
 from latentprint.models.assets import strangers_to_assets
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.recognisers import embed
 from latentprint.report.build import verdict
+from latentprint.stats import t_interval
 from latentprint.template.attack import Drawn, Inversion, Means
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
@@ -47,6 +50,7 @@ from latentprint.template.evaluate import (
     score,
     system_section,
 )
+from latentprint.template.generators import pixel_loss
 from latentprint.template.pictures import draw_figures
 from latentprint.template.presets import RecogniserConfig, TemplateConfig
 from latentprint.template.protection import NoProtection, described
@@ -69,6 +73,7 @@ class Parts:
     surrogate: Embedder | None
     scheme: Scheme
     device: torch.device
+    pairs: Pairs | None = None
 
 
 class Audited(NamedTuple):
@@ -140,6 +145,7 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     settings, own = config.data, config.recogniser
     data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
     warnings = data.validate()
+    warnings += checks.enforce([checks.unaligned(data.private_train.images, data.private_train.source)])
     recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser")
     judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}")
               for i, judge in enumerate(config.judges)]
@@ -158,7 +164,10 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     if data.public.n_classes < 2:
         raise UserError("data.public: the photos are all of one person; the attack learns to tell people apart")
     scheme = make_scheme(config.protection, recogniser.dim, config.seed)
-    return Parts(data, calibrators(data), recogniser, judges, surrogate, scheme, device), warnings
+    if "decoder" in config.attack.generators:
+        pixel_loss(config.attack.loss.pixel)
+    pairs = None if config.lfw is None else load_lfw_pairs(config.lfw.path, config.lfw.pairs, data.public.size)
+    return Parts(data, calibrators(data), recogniser, judges, surrogate, scheme, device, pairs), warnings
 
 
 def load_surrogate(config: TemplateConfig, data: AuditData, recogniser: Embedder, judges: Sequence[Embedder],
@@ -238,6 +247,10 @@ def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
     section["per_identity"] = per_person(bench, arms["attack"])
     section["attacked"] = system_section(bench.attacked)
     section["judges"] = [system_section(judge) for judge in bench.judges]
+    if parts.pairs is not None:
+        for entry, system in zip((section["attacked"], *section["judges"]), (bench.attacked, *bench.judges),
+                                 strict=True):
+            entry["pair_accuracy"] = lfw_accuracy(system.recogniser, parts.pairs)
     section["evaluators"] = []
     section["victim"] = {"name": parts.recogniser.name, "architecture": parts.recogniser.architecture,
                          "n_classes": bench.people, "protection": described(config.protection),
@@ -249,6 +262,14 @@ def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
         "private": parts.data.private_train.source,
         "judge_weights": [checks.weights_hash(judge.recogniser)[:12] for judge in bench.judges]})
     return section
+
+
+def lfw_accuracy(recogniser: Embedder, pairs: Pairs) -> dict[str, Any]:
+    """Mean accuracy over the folds of LFW's protocol, with Student's interval over them."""
+    embeddings = embed(recogniser, pairs.images)
+    likeness = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
+    found = t_interval(pair_accuracy(likeness, pairs.same, pairs.fold))
+    return {"value": found.value, "low": found.low, "high": found.high, "n": len(pairs)}
 
 
 def recovered_similarity(bench: Bench, inversion: Inversion, recovered: Tensor) -> dict[str, Any] | None:

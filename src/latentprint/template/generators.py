@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,8 +21,10 @@ from latentprint.diffusion.prior import TRAIN_STEPS, progress_of
 from latentprint.diffusion.scene import Scene
 from latentprint.diffusion.swap import Swapper
 from latentprint.engine.loop import Stateful
+from latentprint.errors import UserError
 from latentprint.losses.pixel import PIXEL_LOSSES
 from latentprint.models.face_decoder import FaceDecoder
+from latentprint.models.loading import find_callable
 from latentprint.template.presets import AttackConfig
 
 
@@ -66,6 +68,26 @@ class Generator(nn.Module, ABC):
         """What a checkpoint holds."""
 
 
+def pixel_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """By name, or the user's own.
+
+    Raises:
+        UserError: neither, or it does not answer two pictures with two numbers.
+    """
+    if name in ("l1", "mse"):
+        return PIXEL_LOSSES["l1" if name == "l1" else "mse"]
+    try:
+        own = find_callable(name)
+        answer = own(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
+    except UserError as error:
+        raise UserError(f"attack.loss.pixel: {error}; expected l1, mse or such a function") from None
+    except Exception as error:
+        raise UserError(f"attack.loss.pixel: {name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(answer, Tensor) or answer.shape != (2,):
+        raise UserError(f"attack.loss.pixel: {name} must answer two pictures with a tensor of two numbers")
+    return own
+
+
 class DecoderGenerator(Generator):
     """A convolutional decoder; nothing in it is random."""
 
@@ -74,7 +96,7 @@ class DecoderGenerator(Generator):
     def __init__(self, dim: int, size: int, config: AttackConfig) -> None:
         super().__init__()
         self.decoder = FaceDecoder(dim, size, config.width)
-        self.error = PIXEL_LOSSES[config.loss.pixel]
+        self.error = pixel_loss(config.loss.pixel)
 
     def pictures(self, identity: Tensor, seeds: Tensor) -> Tensor:
         return self.decoder(identity).float()

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from latentprint.config import Config
 from latentprint.data.people import PeopleConfig
 from latentprint.data.sources import DataSource, ProceduralSource
-from latentprint.engine.settings import RunConfig
+from latentprint.engine.settings import Accumulate, RunConfig
 from latentprint.schedules import Ramp, WeightRamp
 from latentprint.template.protection import (
     MLPHashConfig,
@@ -87,7 +87,9 @@ class RampConfig(Config):
 class LossConfig(Config):
     """L_pixel + lambda(t) L_feat + lambda_perc(t) L_perc."""
 
-    pixel: Literal["l1", "mse"] = Field("l1", description="error of the pixels; 'prior': always that of denoising")
+    pixel: str = Field("l1", description=(
+        "error of the pixels: l1, mse, or FILE.py:NAME of a function of drawn and real pictures (B, 3, H, W) to (B,); "
+        "'prior': always that of denoising"))
     pixel_weight: float = Field(4.0, ge=0, description="of the pixel error")
     feature: Literal["l2", "info-nce"] = Field("info-nce", description="l2: squared distance of embeddings; info-nce: "
                                                                        "nearest to its own template among others")
@@ -131,6 +133,13 @@ class AttackConfig(Config):
                                                        "to drawn faces")
 
 
+class PairsConfig(Config):
+    """Labeled Faces in the Wild, to see whether recognisers read real photos as their publishers say."""
+
+    path: Path = Field(description="folder with one subfolder for each person")
+    pairs: Path = Field(description="the list pairs.txt")
+
+
 class TemplateConfig(RunConfig):
     """Settings of ``latentprint audit template`` and ``latentprint defend template``."""
 
@@ -148,7 +157,9 @@ class TemplateConfig(RunConfig):
                                                                   "a recommended protection may cost")
     lpips: Path | None = Field(None, description="torchvision's AlexNet file for LPIPS; null: a perceptual distance in "
                                                  "the packaged attribute network")
+    lfw: PairsConfig | None = Field(None, description="also measure each recogniser by the ten-fold protocol of LFW")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over people")
+    accumulate: Accumulate = 1
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
 
     @model_validator(mode="after")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from latentprint.engine.device import lay_out
 from latentprint.errors import UserError
 from latentprint.models.assets import PACKAGED, find_asset, load_asset, read_index
 from latentprint.models.loading import first_line, load_module
+from latentprint.models.outside import OutsideNetwork
 from latentprint.models.preprocess import Preprocess
 from latentprint.template.presets import RecogniserConfig
 
@@ -45,33 +44,6 @@ class Embedder(nn.Module):
         return super().train(False)
 
 
-class OnnxNetwork(nn.Module):
-    """An ONNX file's first output; no gradients. The buffer says where the module lies: on the CPU.
-
-    Raises:
-        UserError: no such file, onnxruntime is not installed, or it cannot read the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        if not path.is_file():
-            raise UserError(f"recogniser: no file {path}")
-        try:
-            import onnxruntime
-        except ModuleNotFoundError:
-            raise UserError("recogniser: an .onnx file needs onnxruntime; pip install 'latentprint[onnx]'") from None
-        try:
-            self.session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # its own exceptions have no public base
-            raise UserError(f"recogniser: {path} is not an ONNX network: {first_line(error)}") from None
-        self.input = self.session.get_inputs()[0].name
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        found = self.session.run(None, {self.input: np.ascontiguousarray(x.cpu().numpy(), np.float32)})[0]
-        return torch.from_numpy(np.asarray(found, np.float32)).to(x.device)
-
-
 def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: int, device: torch.device,
                     setting: str) -> Embedder:
     """A recogniser from the user's words, tried once before anything is spent on it.
@@ -91,9 +63,13 @@ def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: i
     else:
         top, left, bottom, right = config.crop
         look = Preprocess((top, left, bottom, right), config.input_size, config.mean, config.std)
-        is_onnx = Path(config.model).suffix == ".onnx"
-        network = OnnxNetwork(Path(config.model)) if is_onnx else load_module(config.model, config.dim, config.weights)
-        found = Embedder(network.to(device), look.to(device), config.dim, config.model, config.model, not is_onnx)
+        try:
+            network = load_module(config.model, config.dim, config.weights)
+        except UserError as error:
+            raise UserError(f"{setting}.model: {error}") from None
+        outside = isinstance(network, OutsideNetwork)
+        place = torch.device("cpu") if outside else device
+        found = Embedder(network.to(place), look.to(place), config.dim, config.model, config.model, not outside)
     check_recogniser(found, image_size, device, setting)
     return found
 

@@ -17,6 +17,7 @@ from latentprint.feature.defenses.vib import VIB
 from latentprint.feature.protection import (
     AdversarialConfig,
     CEMConfig,
+    CustomConfig,
     DefenceConfig,
     DropoutConfig,
     NoiseConfig,
@@ -25,6 +26,7 @@ from latentprint.feature.protection import (
     TopKConfig,
     VIBConfig,
 )
+from latentprint.models.loading import made_by
 
 
 def make_defences(configs: Sequence[DefenceConfig], n_classes: int, epochs: int) -> list[FeatureDefense]:
@@ -37,7 +39,7 @@ def make_defences(configs: Sequence[DefenceConfig], n_classes: int, epochs: int)
     Raises:
         UserError: a kind is listed twice.
     """
-    kinds = [config.kind for config in configs]
+    kinds = [config.made_by if isinstance(config, CustomConfig) else config.kind for config in configs]
     if twice := [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]:
         raise UserError(f"defences: {twice[0]} is listed twice; expected each kind at most once")
     noise_std = math.sqrt(sum(config.std**2 for config in configs if isinstance(config, NoiseConfig)))
@@ -60,5 +62,7 @@ def _make(config: DefenceConfig, n_classes: int, epochs: int, noise_std: float) 
             return Patrol(config, epochs)
         case VIBConfig():
             return VIB(config)
+        case CustomConfig():
+            return made_by(config.made_by, FeatureDefense, **config.options)
         case CEMConfig():
             return CEM(config, lambda shape: make_surrogate(config.surrogate, shape, n_classes, noise_std))

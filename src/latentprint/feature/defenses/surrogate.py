@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from latentprint.feature.protection import (
+    CustomSurrogateConfig,
     GatedConfig,
     GMMConfig,
     HingeConfig,
@@ -15,6 +16,7 @@ from latentprint.feature.protection import (
     SurrogateConfig,
     ThresholdConfig,
 )
+from latentprint.models.loading import made_by
 from latentprint.surrogates import (
     GatedSurrogate,
     Gates,
@@ -49,6 +51,9 @@ def make_surrogate(config: SurrogateConfig, shape: Sequence[int], n_classes: int
             return GatedSurrogate(shape, n_classes, noise_std, gates=_gates(config), hidden=config.hidden,
                                   threshold=_threshold(config.threshold), hinge=_hinge(config.hinge),
                                   **_learned(config))
+        case CustomSurrogateConfig():
+            return made_by(config.made_by, Surrogate,  # type: ignore[type-abstract]
+                           shape, n_classes, noise_std, **config.options)
 
 
 def _threshold(config: ThresholdConfig) -> Threshold:
