@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from latentprint.config import load_config
 from latentprint.console import summary
@@ -21,16 +21,14 @@ from latentprint.report.html import render_run
 from latentprint.template.audit import run_audit
 from latentprint.template.presets import PRESETS, TemplateConfig
 
+#: Top, left, bottom, right of the face in a picture, as shares of it.
+FACE_BOX = [0.1875, 0.125, 0.9375, 0.875]
 
-class Shipped(nn.Module):
-    """A recogniser that takes faces of 64 x 64 in [-1, 1]."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = load_asset("teacher")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x / 2 + 0.5)
+def shipped() -> torch.nn.Module:
+    """A recogniser as a vendor has it: faces of 48 x 48 in [-1, 1] to 512 numbers, of no particular length."""
+    packaged: Any = load_asset("teacher")
+    return torch.nn.Sequential(packaged.trunk, packaged.head).eval()
 
 
 def main() -> None:
@@ -41,9 +39,10 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     file = given.out.parent / "recogniser.ts"
     if not file.exists():
-        torch.jit.trace(Shipped().eval(), torch.rand(2, 3, 64, 64)).save(str(file))
+        torch.jit.trace(shipped(), torch.rand(2, 3, 48, 48)).save(str(file))
     config = load_config(TemplateConfig, given.preset, presets=PRESETS, sets=[
-        f"recogniser.model={file}",  # its preprocessing is declared once: mean and std of 0.5 are the default
+        f"recogniser.model={file}",  # what it is to be shown is declared once; mean and std of 0.5 are the default
+        f"recogniser.crop={FACE_BOX}", "recogniser.input_size=48",
         "protection={kind: quantise, bits: 3}"])
     report = run_audit(config, given.out, given.out.exists())
     print(f"report: {render_run(given.out)}")

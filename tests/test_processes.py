@@ -91,3 +91,61 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
         # a word on each loss, and all 29 gradients in one message in the two steps that were not skipped
         assert result["reduced"].tolist() == [1, 29, 1, 29, 1]
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 3
+
+
+PRETRAIN = """
+import sys
+from pathlib import Path
+from latentprint.config import load_config
+from latentprint.engine.run import RunDir
+from latentprint.pretrain import prior as module
+
+module.swap_metrics = lambda *_: {}  # hundreds of pictures that say nothing here
+module.unseen_people = lambda size: None
+config = load_config(module.PriorConfig, "tiny", sets=["lr=0.3", "ema=0", f"accumulate={sys.argv[2]}"],
+                     presets=module.PRESETS)
+module.pretrain(config, Path(sys.argv[1]))
+"""
+
+ATTACK = """
+import sys
+from pathlib import Path
+import test_label
+from latentprint.engine.loop import is_main
+from latentprint.engine.run import RunDir
+from latentprint.label.progressive import Progressive
+
+tools, victim = test_label.fresh_tools(), test_label.victim()
+stages = [stage.model_copy(update={"lora_lr": 0.01}) for stage in test_label.CONFIG.stages]
+config = test_label.CONFIG.model_copy(update={"stages": stages})
+pairs = test_label.random_pairs(len(tools.public), 3, config.pairs, 0)
+run = RunDir.open(Path(sys.argv[1]), {"accumulate": int(sys.argv[2])}, writes=is_main())
+Progressive(tools, config, victim, pairs, test_label.pseudo_embeddings(tools.embeddings, pairs), run, 0).fit()
+run.close()
+"""
+
+
+def trained(tmp_path: Path, code: str, processes: int, accumulate: int) -> dict[str, torch.Tensor]:
+    """What the trainings of a script left. (`accelerate launch` would start CPU processes by MPI; the same here.)"""
+    script, out = tmp_path / "script.py", tmp_path / f"{processes}-{accumulate}"
+    script.write_text(code)
+    group = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    done = subprocess.run([sys.executable, *group, str(script), str(out), str(accumulate)], capture_output=True,
+                          text=True, check=False,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = sorted((out / "checkpoints").glob("*/*.safetensors"))
+    return {f"{file.parent.name}/{key}": value for file in files for key, value in load_file(file).items()}
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
+@pytest.mark.parametrize(("code", "some"), [(PRETRAIN, "unet.conv_in"), (ATTACK, "lora_B")])
+def test_two_processes_are_one_with_two_batches(tmp_path: Path, code: str, some: str) -> None:
+    """The same global batch: all that was learned is equal up to the order of sums."""
+    alone, two = trained(tmp_path, code, 1, 2), trained(tmp_path, code, 2, 1)
+    learned = [key for key, value in alone.items() if some in key and value.is_floating_point()]
+    assert learned and alone.keys() == two.keys()
+    for key in learned:
+        assert torch.allclose(alone[key], two[key], atol=1e-4, rtol=1e-3), key
+    single = trained(tmp_path, code, 1, 1)
+    assert any(not torch.allclose(alone[key], single[key], atol=1e-3) for key in learned)

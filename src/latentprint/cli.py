@@ -354,14 +354,18 @@ def bench(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    assets: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder of assets to look at as well.")] = None,
+) -> None:
     """What is installed, which devices and assets there are, what is missing and how to get it."""
     from rich.console import Console
 
     from latentprint.console import findings_table
     from latentprint.doctor import examine
 
-    rows = examine()
+    if assets is not None and not assets.is_dir():
+        raise UserError(f"--assets {assets} is not a folder")
+    rows = examine(assets)
     Console().print(findings_table(rows))
     if any(row.ok is False for row in rows):
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -16,9 +17,18 @@ DISTRIBUTION = "latentprint"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def examine() -> list[Row]:
-    """Everything, in the order to read it. All is well when no row has ``ok`` False."""
-    return [*_python(), *_packages(), *_devices(), *_assets(), *_tools()]
+#: Networks that an audit of labels or templates builds on.
+NEEDED = ("teacher", "judge", "codec", "prior", "attributes")
+
+
+def examine(assets: Path | None = None) -> list[Row]:
+    """Everything, in the order to read it. All is well when no row has ``ok`` False.
+
+    Args:
+        assets: a folder of assets to look at beside the packaged ones.
+    """
+    return [*_python(), *_packages(), *_devices(), *_assets(), *(_folder(assets) if assets else ()), *_published(),
+            *_tools()]
 
 
 def _python() -> Iterator[Row]:
@@ -98,6 +108,30 @@ def _assets() -> Iterator[Row]:
         else:
             found, remake = f"{asset['file']} is missing or not the file recorded", asset["command"]
             yield Row("assets", asset["name"], found, False, f"reinstall, or {remake} --set install=true")
+
+
+def _folder(folder: Path) -> Iterator[Row]:
+    from latentprint.models.assets import list_assets
+
+    section = f"assets in {folder}"
+    found = {asset["name"]: asset for asset in list_assets(folder)}
+    for name in (*NEEDED, *(name for name in found if name not in NEEDED)):
+        if name not in found:
+            yield Row(section, name, "not here: the packaged one is used", None)
+        elif found[name]["ok"]:
+            kind = found[name].get("architecture", found[name]["kind"])
+            yield Row(section, name, f"{kind}, sha256 {found[name]['sha256'][:12]}")
+        else:
+            yield Row(section, name, f"{found[name]['file']} is missing or not the file recorded", False,
+                      f"make it again: {found[name].get('command', 'latentprint convert --help')}")
+
+
+def _published() -> Iterator[Row]:
+    from latentprint.plugins.cards import CARDS
+
+    for card in CARDS:
+        found = f"{card.files} from {card.publisher} ({card.terms})"
+        yield Row("published elsewhere", card.name, found, None, card.command)
 
 
 def _tools() -> Iterator[Row]:

@@ -24,7 +24,7 @@ TOKENS, DOWNSCALE = 8, 8
 #: Bytes that AdamW keeps for each parameter: two averages, of four bytes or of one.
 AVERAGES = {"adamw": 8, "adamw8bit": 2}
 #: Resolution, batch.
-SIZES = ((256, 4), (512, 1), (512, 4), (512, 8))
+SIZES = ((256, 4), (512, 1), (512, 4))
 #: bf16 autocast, checkpointing, optimiser.
 SAVINGS: tuple[tuple[bool, bool, str], ...] = ((False, False, "adamw"), (True, False, "adamw"), (True, True, "adamw"),
                                                (True, True, "adamw8bit"))
