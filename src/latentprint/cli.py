@@ -258,22 +258,64 @@ for what, purpose in {
     _add_job(pretrain, f"pretrain {what}", partial(_pretrain, what), _show_recorded, purpose)
 
 
-def _add_later(group: typer.Typer, command: str) -> None:
-    """Register a command of a coming version: it takes any options and says that it is not there yet."""
+@study.command("run", epilog="`latentprint study run annealing --out runs/annealing`, and `--resume` after a kill")
+def study_run(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study or its YAML file; 'list' names all.")],
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0, 1, ... so many; by default its own.")] = None,
+    executor: Annotated[Literal["loky", "dask", "ray"], typer.Option(help="Processes here, or a cluster.")] = "loky",
+    workers: Annotated[int | None, typer.Option(min=1, help="How many at once; by default one a core.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a dask scheduler or ray head; by default one here.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Another size of the audit, such as tiny.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="By default runs/study-NAME.")] = None,
+    resume: Resume = False,
+) -> None:
+    """Run an audit over arms and seeds; every run is an ordinary run directory, and what is missing is run alone."""
+    from rich.console import Console
 
-    @group.command(
-        command.split()[-1],
-        help="Not available in this version.",
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )
-    def later_command() -> None:
-        raise UserError(f"'latentprint {command}' is not available in this version")
+    from latentprint.console import rows_table
+    from latentprint.study.library import STUDIES, find_study
+    from latentprint.study.run import run_study
+
+    if name == "list":
+        Console().print(rows_table("studies", [{"name": each.name, "arms": len(each.arms), "seeds": each.seeds,
+                                                "question": each.question} for each in STUDIES.values()]))
+        return
+    found = find_study(name)
+    changes: dict[str, Any] = {"seeds": seeds or found.seeds}
+    if preset is not None:  # another size: the study's own is not wanted
+        changes |= {"preset": preset, "settings": {}}
+    target = out or Path("runs") / f"study-{found.name}"
+    run_study(found.model_copy(update=changes), target, executor, workers, resume, address)
+    _show_study(target)
 
 
-for group, command in (
-    (study, "study run"), (study, "study show"),
-):  # fmt: skip
-    _add_later(group, command)
+@study.command("show")
+def study_show(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study's folder.")]) -> None:
+    """Write the tables of a study again, from the runs that have ended, and print them."""
+    _show_study(directory)
+
+
+@study.command("claims", epilog="`latentprint study claims runs/study-annealing runs/study-losses --out docs/results`")
+def study_claims(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of studies.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where claims.md and .json go.")] = Path("docs/results"),
+) -> None:
+    """What the notes expected, what these studies measured, and the verdict."""
+    from latentprint.study.claims import write_claims
+    from latentprint.study.notes import CLAIMS
+
+    rows = write_claims(directories, out, CLAIMS)
+    measured = sum(row["verdict"] != "not yet run" for row in rows)
+    typer.echo(f"claims: {out / 'claims.md'}, {measured} of {len(rows)} measured")
+
+
+def _show_study(folder: Path) -> None:
+    from latentprint.study.analyse import write_outputs
+    from latentprint.study.run import read_study
+
+    write_outputs(read_study(folder), folder)
+    typer.echo((folder / "table.md").read_text(), nl=False)
+    typer.echo(f"study: {folder / 'study.html'}")
 
 
 @app.command()

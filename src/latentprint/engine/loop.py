@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -258,7 +259,8 @@ def progress() -> Progress:
     console = terminal()
     columns: Iterable[Any] = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(),
                               TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not is_main())
+    quiet = not console.is_terminal or not is_main() or os.environ.get("LATENTPRINT_QUIET") == "1"
+    return Progress(*columns, console=console, transient=True, disable=quiet)
 
 
 def say(line: str) -> None:

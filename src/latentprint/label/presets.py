@@ -137,6 +137,8 @@ class AttackConfig(Config):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages need different names, got {', '.join(names)}")
+        if self.arm is not None and not self.stages:
+            raise ValueError("arm changes the stages, and there are none")
         if self.access == "scores" and self.stages:
             raise ValueError("stages need the victim's gradients: with access 'scores' set stages to [], as the preset "
                              "'scores' does")

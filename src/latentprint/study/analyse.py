@@ -1,0 +1,166 @@
+"""From the runs of a study to rows, statistics and tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from latentprint.engine.state import write_text
+from latentprint.inference import bootstrap_interval, holm, paired, success_rate, time_to_threshold
+from latentprint.report.figures import read_metrics
+from latentprint.report.values import mapping, number
+from latentprint.stats import t_interval
+from latentprint.study.definition import Metric, Study
+from latentprint.study.outputs import write_tables
+from latentprint.study.tasks import FAILURE, Task, tasks_of
+
+Row = dict[str, Any]
+SUMMARY = "summary.json"
+
+
+def write_outputs(study: Study, folder: Path) -> dict[str, Any]:
+    """``summary.json`` and the tables beside it, from whatever has ended; returns the summary."""
+    rows = collect(study, folder)
+    summary = summarise(study, rows)
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    write_tables(study, rows, summary, folder)
+    return summary
+
+
+def collect(study: Study, folder: Path) -> list[Row]:
+    """A row a run, arm by arm: ``arm``, ``seed``, ``status`` (done, failed, missing) and every metric, None without."""
+    tasks = sorted(tasks_of(study, folder)[1], key=lambda task: (list(study.arms).index(task.arm), task.seed))
+    return [_row(study, task) for task in tasks]
+
+
+def _row(study: Study, task: Task) -> Row:
+    row: Row = {"arm": task.arm, "seed": task.seed, "status": "missing", "error": ""}
+    metrics: dict[str, float | None] = dict.fromkeys(study.metrics)
+    watched: dict[str, float | None] = {}
+    if (task.out / "report.json").is_file():
+        section = mapping(json.loads((task.out / "report.json").read_text())["channels"][study.command.split()[1]])
+        logged = read_metrics(task.out / "metrics.jsonl")
+        row["status"] = "done"
+        for name, metric in study.metrics.items():
+            if metric.path:
+                metrics[name] = at_path(section, metric.path)
+            else:
+                metrics[name], watched[name] = reached(logged, metric)
+    elif (task.out / FAILURE).is_file():
+        row |= {"status": "failed", "error": json.loads((task.out / FAILURE).read_text())["error"]}
+    return {**row, **metrics, **{f"{name} watched": end for name, end in watched.items()}}
+
+
+def at_path(section: Mapping[str, Any], path: str) -> float | None:
+    """The number at a dotted path; of an interval its value."""
+    found: Any = section
+    for part in path.split("."):
+        if isinstance(found, list) and part.isdigit() and int(part) < len(found):
+            found = found[int(part)]
+        else:
+            found = mapping(found).get(part)
+    return number(mapping(found).get("value") if isinstance(found, Mapping) else found)
+
+
+def reached(rows: Sequence[Mapping[str, Any]], metric: Metric) -> tuple[float | None, float]:
+    """Steps of the attack until a logged value passes the bound (None: never), and how many were watched.
+
+    Steps count through the stages, whose rows are in order; ``-look`` rows count as their stage's.
+    """
+    done, stage, last = 0.0, "", 0.0
+    found: float | None = None
+    for row in rows:
+        phase = str(row["phase"]).removesuffix("-look")
+        if not phase.startswith("stage"):
+            continue
+        if phase != stage:
+            done, stage, last = done + last, phase, 0.0
+        last = max(last, float(row["step"]))
+        value = number(row.get(metric.logged))
+        if value is None or found is not None:
+            continue
+        if (metric.at_least is not None and value >= metric.at_least) or (
+                metric.at_most is not None and value <= metric.at_most):
+            found = done + float(row["step"])
+    return found, done + last
+
+
+def summarise(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
+    """Arms: success rate of their runs and each metric. Contrasts: each arm less the reference, over shared seeds.
+
+    A failed run counts as a failure and has no metrics; nothing is filled in for it. p-values are corrected by Holm
+    over the arms of a metric.
+    """
+    by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in study.arms}
+    arms = {arm: {"runs": _runs(own), "metrics": {name: _metric(metric, name, own)
+                                                  for name, metric in study.metrics.items()}}
+            for arm, own in by_arm.items()}
+    contrasts = {name: _contrasts(study, name, by_arm) for name in study.metrics}
+    return {"schema": 1, "study": study.name, "question": study.question, "command": study.command,
+            "preset": study.preset, "reference": study.reference, "seeds": study.seeds, "arms": arms,
+            "contrasts": contrasts}
+
+
+def _runs(rows: Sequence[Row]) -> dict[str, Any]:
+    ended = [row for row in rows if row["status"] != "missing"]
+    done = sum(row["status"] == "done" for row in ended)
+    return {"done": done, "failed": len(ended) - done, "missing": len(rows) - len(ended),
+            "success": success_rate(done, len(ended)).to_json() if ended else None}
+
+
+def _metric(metric: Metric, name: str, rows: Sequence[Row]) -> dict[str, Any] | None:
+    done = [row for row in rows if row["status"] == "done"]
+    if metric.logged:
+        return _time([row[name] for row in done], [row[f"{name} watched"] for row in done])
+    values = [row[name] for row in done if row[name] is not None]
+    if not values:
+        return None
+    n, mean = len(values), sum(values) / len(values)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
+    boot = bootstrap_interval(values).to_json()
+    return {**t_interval(values).to_json(), "sd": spread, "bootstrap": [boot["low"], boot["high"]]}
+
+
+def _time(times: Sequence[float | None], watched: Sequence[float]) -> dict[str, Any] | None:
+    if not times:
+        return None
+    found = time_to_threshold(times, watched)
+    return {**found.restricted.to_json(), "sd": None, "reached": found.reached,
+            "median": found.median if math.isfinite(found.median) else None}
+
+
+def _contrasts(study: Study, name: str, by_arm: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """By arm; a time is compared as long as it was watched."""
+    reference = {row["seed"]: value for row in by_arm[study.reference] if (value := _shown(row, name)) is not None}
+    found: dict[str, dict[str, Any]] = {}
+    for arm, rows in by_arm.items():
+        own = {row["seed"]: value for row in rows if (value := _shown(row, name)) is not None}
+        shared = sorted(reference.keys() & own.keys())
+        if arm == study.reference or not shared:
+            continue
+        result = paired([reference[seed] for seed in shared], [own[seed] for seed in shared])
+        found[arm] = {**result.difference.to_json(), "effect": _finite(result.effect), "p": result.p_signs,
+                      "p_wilcoxon": _finite(result.p_wilcoxon)}
+    adjusted = holm({arm: row["p"] for arm, row in found.items()})
+    return {arm: {**row, "p_holm": adjusted[arm]} for arm, row in found.items()}
+
+
+def _shown(row: Row, name: str) -> float | None:
+    value = row[name] if row[name] is not None else row.get(f"{name} watched")
+    return value if row["status"] == "done" else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def numbers(summary: Mapping[str, Any]) -> Iterator[float]:
+    """Every number of a summary, in order: what two ways of running a study must agree on."""
+    for value in summary.values() if isinstance(summary, Mapping) else summary:
+        if isinstance(value, Mapping | list):
+            yield from numbers(value)  # type: ignore[arg-type]
+        elif isinstance(value, int | float):
+            yield float(value)

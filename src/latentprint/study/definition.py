@@ -1,0 +1,74 @@
+"""A study as data: which audit, which arms, which numbers, how many seeds, and what the question is."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from latentprint.config import Config
+from latentprint.errors import UserError
+
+Command = Literal["audit label", "audit template", "audit feature"]
+Overrides = dict[str, Any]
+
+
+class Metric(Config):
+    """A number of a run's report.json, or the step at which a logged value first passed a bound."""
+
+    title: str = Field(description="what it is called in tables")
+    path: str = Field("", description="dotted path below the channel in report.json")
+    logged: str = Field("", description="in place of a path: a value of metrics.jsonl")
+    at_least: float | None = Field(None, description="logged: the time is when the value is this high")
+    at_most: float | None = Field(None, description="logged: ... or this low")
+    share: bool = Field(False, description="shown in percent")
+    less_is_more: bool = Field(False, description="lower is better, for the reader")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.path) == bool(self.logged):
+            raise ValueError(f"metric '{self.title}' needs either a path or a logged value")
+        if self.logged and (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"metric '{self.title}' needs either at_least or at_most")
+        return self
+
+
+class Study(Config):
+    """See the module. Settings are dotted keys, as in ``--set``."""
+
+    name: str = Field(pattern=r"[a-z0-9][a-z0-9-]*", description="also the default folder")
+    question: str = Field(description="what it asks, in a sentence")
+    command: Command = Field(description="the audit that every run is")
+    preset: str = Field("small", description="of that audit")
+    settings: Overrides = Field({}, description="of every run")
+    per_seed: dict[str, int] = Field({}, description="settings that are the seed times this")
+    start: Overrides | None = Field(None, description="settings of a first run for each seed, whose files the arms use")
+    uses: dict[str, str] = Field({}, description="settings of an arm -> file in the folder of its seed's first run")
+    arms: dict[str, Overrides] = Field(min_length=1, description="what differs, by name")
+    reference: str = Field(description="the arm that the others are compared with")
+    metrics: dict[str, Metric] = Field(min_length=1, description="numbers to compare, by a short name")
+    seeds: int = Field(3, ge=1, description="0, 1, ... so many")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.reference not in self.arms:
+            raise ValueError(f"reference '{self.reference}' is none of the arms {', '.join(self.arms)}")
+        if self.uses and self.start is None:
+            raise ValueError("uses names files of a first run, and there is no 'start'")
+        if odd := [name for name in self.arms if "/" in name or name.startswith(".")]:
+            raise ValueError(f"arm '{odd[0]}' cannot be a folder's name")
+        return self
+
+
+def study_of(told: Any, where: str) -> Study:
+    """A study from plain values.
+
+    Raises:
+        UserError: it is not one.
+    """
+    try:
+        return Study.model_validate(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{where}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,146 @@
+"""Run what a study still lacks, on this machine or on many, and write its tables."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from joblib import Parallel, delayed, parallel_config
+
+from latentprint.engine.loop import progress
+from latentprint.engine.state import write_text
+from latentprint.errors import UserError
+from latentprint.study.analyse import write_outputs
+from latentprint.study.definition import Study, study_of
+from latentprint.study.tasks import Task, check, run_task, tasks_of
+
+Executor = Literal["loky", "dask", "ray"]
+DEFINITION = "study.yaml"
+#: Seconds between looks at what is finished.
+LOOK = 0.5
+
+
+def run_study(study: Study, out: Path, executor: Executor = "loky", workers: int | None = None, resume: bool = False,
+              address: str | None = None) -> dict[str, Any]:
+    """Run all that is missing and write the tables; returns the summary.
+
+    Args:
+        workers: processes; None: one a core. address: of a dask scheduler or ray head; None: a cluster on this machine.
+
+    Raises:
+        UserError: wrong settings, a folder of another study, or an executor that is not installed.
+    """
+    check(study, out)
+    open_folder(study, out, resume)
+    first, arms = tasks_of(study, out)
+    total = workers or os.cpu_count() or 1
+    with backend(executor, total, address), watched([*first, *arms], study.name):
+        for part in (first, arms):  # the arms of a seed need its first run
+            missing = [task for task in part if not task.done]
+            if missing:
+                Parallel()(delayed(run_task)(task) for task in missing)
+    return write_outputs(study, out)
+
+
+def open_folder(study: Study, out: Path, resume: bool) -> None:
+    """Create ``out``, or take it up again.
+
+    Raises:
+        UserError: it holds a study already (without ``resume``), or another one.
+    """
+    kept, told = out / DEFINITION, study.model_dump(mode="json")
+    if kept.is_file():
+        if not resume:
+            raise UserError(f"--out {out} holds a study already; --resume goes on with it")
+        known = study_of(yaml.safe_load(kept.read_text()), str(kept)).model_dump(mode="json")
+        if {**known, "seeds": 0} != {**told, "seeds": 0}:
+            odd = next(key for key in told if key != "seeds" and known[key] != told[key])
+            raise UserError(f"--out {out} is another study: '{odd}' differs; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(kept, yaml.safe_dump(told, sort_keys=False))
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror or error})") from None
+
+
+def read_study(out: Path) -> Study:
+    """The study of a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (out / DEFINITION).is_file():
+        raise UserError(f"{out} holds no study: no {DEFINITION}")
+    return study_of(yaml.safe_load((out / DEFINITION).read_text()), str(out / DEFINITION))
+
+
+@contextmanager
+def backend(executor: Executor, workers: int, address: str | None) -> Iterator[None]:
+    """Where joblib runs.
+
+    Raises:
+        UserError: dask or ray is not installed.
+    """
+    if executor == "loky":
+        with parallel_config("loky", n_jobs=workers):
+            yield
+        return
+    try:
+        opened = {"dask": _dask, "ray": _ray}[executor](workers, address)
+    except ImportError:
+        raise UserError(f"--executor {executor} needs {executor}; pip install 'latentprint[{executor}]'") from None
+    try:
+        with parallel_config(executor, n_jobs=workers):
+            yield
+    finally:
+        opened()
+
+
+def _dask(workers: int, address: str | None) -> Callable[[], None]:
+    from dask.distributed import Client, LocalCluster
+
+    cluster = None if address else LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    client = Client(address or cluster)
+
+    def close() -> None:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+    return close
+
+
+def _ray(workers: int, address: str | None) -> Callable[[], None]:
+    import ray
+    from ray.util.joblib import register_ray
+
+    ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False,
+             ignore_reinit_error=True)
+    register_ray()
+    return ray.shutdown
+
+
+@contextmanager
+def watched(tasks: Sequence[Task], name: str) -> Iterator[None]:
+    """A progress bar over runs that have ended, wherever they run."""
+    bar, over = progress(), threading.Event()
+    with bar:
+        line = bar.add_task(name, total=len(tasks), completed=sum(task.done for task in tasks))
+
+        def look() -> None:
+            while not over.wait(LOOK):
+                bar.update(line, completed=sum(task.done for task in tasks))
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            bar.update(line, completed=sum(task.done for task in tasks))

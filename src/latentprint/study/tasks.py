@@ -1,0 +1,116 @@
+"""One run of a study: an arm under a seed, in a run directory like any other."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentprint.config import Config, changed, load_config
+from latentprint.errors import UserError
+from latentprint.study.definition import Command, Study
+
+#: Where an audit's settings, presets and function lie: imported by whoever runs it.
+COMMANDS: Mapping[Command, tuple[str, str, str]] = {
+    "audit label": ("latentprint.label.presets", "LabelConfig", "latentprint.label.audit:run_audit"),
+    "audit template": ("latentprint.template.presets", "TemplateConfig", "latentprint.template.audit:run_audit"),
+    "audit feature": ("latentprint.feature.presets", "FeatureConfig", "latentprint.feature.compare:run_compared"),
+}
+#: The folder of the first run of a seed, among those of the arms.
+START = ".start"
+FAILURE = "failure.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An arm under a seed; ``arm`` is `START` for the first run of a seed."""
+
+    study: Study
+    arm: str
+    seed: int
+    folder: Path
+
+    @property
+    def out(self) -> Path:
+        """Its run directory."""
+        return self.folder / "runs" / self.arm / f"seed-{self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended, well or not."""
+        return (self.out / "report.json").is_file() or (self.out / FAILURE).is_file()
+
+    def settings(self) -> Config:
+        """Resolved.
+
+        Raises:
+            UserError: the study's settings are wrong.
+        """
+        study = self.study
+        module, name, _ = COMMANDS[study.command]
+        presets = importlib.import_module(module)
+        base: Config = load_config(getattr(presets, name), study.preset, channel=study.command, presets=presets.PRESETS)
+        own: dict[str, Any] = {"seed": self.seed, "threads": 1, **study.settings,
+               **{key: factor * self.seed for key, factor in study.per_seed.items()}}
+        if self.arm == START:
+            own |= study.start or {}
+        else:
+            first = self.folder / "runs" / START / f"seed-{self.seed}"
+            own |= {key: str(first / file) for key, file in study.uses.items()} | study.arms[self.arm]
+        return changed(base, own, f"study {study.name}, arm {self.arm}")
+
+
+def tasks_of(study: Study, folder: Path) -> tuple[list[Task], list[Task]]:
+    """The first runs of the seeds, if any, and the arms'; seeds in order, so that a study cut short has whole ones."""
+    seeds = range(study.seeds)
+    first = [Task(study, START, seed, folder) for seed in seeds] if study.start is not None else []
+    return first, [Task(study, arm, seed, folder) for seed in seeds for arm in study.arms]
+
+
+def run_task(task: Task) -> str:
+    """Run it, or go on with it; returns how it ended: ``done``, or the failure in a sentence.
+
+    A failure is a result: it is written down and the study goes on. With as many threads as stand in its settings (one,
+    unless the study says otherwise) a run gives the same numbers wherever it runs.
+    """
+    if task.done:
+        return "done"
+    os.environ["LATENTPRINT_QUIET"] = "1"
+    module, _, name = COMMANDS[task.study.command][2].partition(":")
+    run: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    try:
+        run(task.settings(), task.out, task.out.exists())
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        write_failure(task.out, {"error": said, "trace": traceback.format_exc().splitlines()[-3:]})
+        return said
+    return "done"
+
+
+def write_failure(out: Path, found: Mapping[str, Any]) -> None:
+    """``failure.json`` in one step."""
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f"{FAILURE}.part"
+    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.replace(out / FAILURE)
+
+
+def check(study: Study, folder: Path) -> None:
+    """Resolve the settings of every arm before anything runs.
+
+    Raises:
+        UserError: the first that are wrong.
+    """
+    first, arms = tasks_of(study.model_copy(update={"seeds": 1}), folder)
+    for task in first:
+        task.settings()
+    for task in arms:
+        try:
+            task.settings()
+        except UserError as error:
+            raise UserError(f"arm '{task.arm}': {error}") from None

@@ -1,0 +1,104 @@
+"""Statistics over seeds: known answers, parity with scipy and statsmodels' formulas by hand, simulated coverage."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, permutation_test
+
+from latentprint.inference import (
+    bootstrap_interval,
+    discoveries,
+    holm,
+    kaplan_meier_median,
+    paired,
+    sign_flip,
+    success_rate,
+    time_to_threshold,
+)
+
+
+def test_paired_by_hand() -> None:
+    found = paired([1.0, 2.0, 4.0], [2.0, 4.0, 7.0])
+    assert found.difference.value == pytest.approx(2.0) and found.effect == pytest.approx(2.0)  # 1, 2, 3: sd 1
+    assert found.difference.low == pytest.approx(2 - 4.302652 / math.sqrt(3), abs=1e-5)
+    assert found.p_signs == pytest.approx(2 / 8)
+    assert math.isnan(paired([1.0, 1.0], [1.0, 1.0]).p_wilcoxon) and paired([1.0, 1.0], [1.0, 1.0]).p_signs == 1
+    assert math.isnan(paired([1.0], [3.0]).effect)
+    with pytest.raises(ValueError, match="the same seeds"):
+        paired([1.0], [1.0, 2.0])
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))
+def test_sign_flips_against_a_loop_and_scipy(values: list[float]) -> None:
+    loop = [abs(sum(s * v for s, v in zip(signs, values, strict=True)))
+            for signs in itertools.product((-1, 1), repeat=len(values))]
+    tolerance = 1e-9 * max(1.0, sum(map(abs, values)))
+    assert sign_flip(values) == pytest.approx(np.mean([x >= abs(sum(values)) - tolerance for x in loop]), abs=1 / 64)
+
+
+def test_sign_flips_against_scipy() -> None:
+    values = np.random.default_rng(0).normal(0.4, 1, 9)
+    theirs = permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert sign_flip(values) == pytest.approx(theirs)
+
+
+def test_random_patterns_agree_with_exact_ones() -> None:
+    values = np.random.default_rng(1).normal(0.5, 1, 16)
+    sums = np.array(list(itertools.product((-1.0, 1.0), repeat=16))) @ values
+    exact = np.mean(np.abs(sums) >= abs(values.sum()) - 1e-9)
+    assert sign_flip(values) == pytest.approx(exact, abs=0.01)
+
+
+def test_holm_and_false_discoveries() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06, "d": math.nan}, nan_ok=True)
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert discoveries([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.04, 0.04])
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 5), (17, 40)])
+def test_success_rates_against_scipy(k: int, n: int) -> None:
+    theirs = binomtest(k, n).proportion_ci(method="exact")
+    found = success_rate(k, n)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+    with pytest.raises(ValueError, match="expected 0 <= successes"):
+        success_rate(n + 1, n)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_success_rates_cover_at_least_what_they_say(share: float) -> None:
+    rng, n = np.random.default_rng(0), 8
+    inside = [success_rate(int(k), n) for k in rng.binomial(n, share, 2000)]
+    assert np.mean([found.low <= share <= found.high for found in inside]) >= 0.945
+
+
+def test_time_with_runs_that_never_got_there() -> None:
+    found = time_to_threshold([10, 30, None, 20], [50, 50, 40, 50])
+    assert (found.reached, found.n, found.median) == (3, 4, 20.0)
+    assert found.restricted.value == pytest.approx((10 + 30 + 40 + 20) / 4)
+    assert time_to_threshold([None, None, 5], [9, 9, 9]).median == math.inf
+    # By hand: 3 of 4 left after 10, then one leaves unseen at 15, then 3/4 * 1/2 < 1/2 at 20.
+    assert kaplan_meier_median([10, None, 20, 30], [40, 15, 40, 40]) == 20
+    with pytest.raises(ValueError, match="after the run had ended"):
+        time_to_threshold([60], [50])
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_intervals_over_seeds_cover(n: int) -> None:
+    """Of normal values; the bootstrap's falls short for very few, Student's does not."""
+    rng = np.random.default_rng(n)
+    student, bootstrap = [], []
+    for _ in range(400):
+        values = rng.normal(1.0, 2.0, n)
+        found = paired(np.zeros(n), values).difference
+        student.append(found.low <= 1.0 <= found.high)
+        boot = bootstrap_interval(values, 500)
+        bootstrap.append(boot.low <= 1.0 <= boot.high)
+    assert abs(np.mean(student) - 0.95) < 0.04
+    assert np.mean(bootstrap) > (0.75 if n == 3 else 0.88)

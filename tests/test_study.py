@@ -1,0 +1,269 @@
+"""Studies: what runs, what is written down, and that neither a kill nor an executor changes a number."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import run_cli
+
+from latentprint.errors import UserError
+from latentprint.study.analyse import at_path, collect, numbers, reached, summarise, write_outputs
+from latentprint.study.claims import Claim, Difference, Level, ledger, verdict, write_claims
+from latentprint.study.definition import Metric, Study
+from latentprint.study.library import STUDIES, find_study
+from latentprint.study.notes import CLAIMS
+from latentprint.study.outputs import latex, markdown, table, tex
+from latentprint.study.run import run_study
+from latentprint.study.tasks import FAILURE, START, Task, check, tasks_of
+
+TINY = Study(
+    name="tiny", question="Does noise cost accuracy? 50% of it, at $1 & more?", command="audit feature", preset="tiny",
+    settings={"training.epochs": 1}, per_seed={"data.train.first_identity": 100, "data.test.first_identity": 100},
+    arms={"plain": {}, "noise_2": {"defences": [{"kind": "noise", "std": 2.0}]},
+          "broken": {"training.lr": 1e30, "training.clip_norm": 1e30}},
+    reference="plain", seeds=2,
+    metrics={"accuracy": Metric(title="accuracy", path="accuracy", share=True),
+             "mse": Metric(title="MSE", path="metrics.mse")})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The study run once, in two processes here."""
+    folder = tmp_path_factory.mktemp("study") / "loky"
+    return folder, run_study(TINY, folder, workers=2)
+
+
+def test_rows_tables_and_failures(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = finished
+    with (folder / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["arm"], row["seed"]) for row in rows] == [(arm, seed) for arm in TINY.arms for seed in "01"]
+    report = json.loads((folder / "runs" / "noise_2" / "seed-1" / "report.json").read_text())["channels"]["feature"]
+    assert float(rows[3]["mse"]) == report["metrics"]["mse"]["value"]
+    assert float(rows[3]["accuracy"]) == report["accuracy"]["value"]
+    assert rows[4]["status"] == "failed" and rows[4]["mse"] == "" and "Error: " in rows[4]["error"]
+    arms = summary["arms"]
+    assert arms["broken"]["runs"] == {"done": 0, "failed": 2, "missing": 0,
+                                      "success": arms["broken"]["runs"]["success"]}
+    assert arms["broken"]["runs"]["success"]["value"] == 0 and arms["broken"]["metrics"]["mse"] is None
+    gaps = [float(rows[2 + seed]["mse"]) - float(rows[seed]["mse"]) for seed in (0, 1)]
+    assert summary["contrasts"]["mse"]["noise_2"]["value"] == pytest.approx(sum(gaps) / 2)
+    assert summary["contrasts"]["mse"]["noise_2"]["p"] in (0.5, 1.0)  # of two seeds nothing less can be said
+    assert "broken" not in summary["contrasts"]["mse"]
+    for name in ("summary.csv", "table.md", "table.tex", "forest.png", "arms.png", "study.html"):
+        assert (folder / name).stat().st_size > 0
+    page = (folder / "study.html").read_text()
+    assert "2 failed, 0 missing" in page and "at $1 &amp; more?" in page
+    code = (folder / "table.tex").read_text()
+    assert r"50\% of it, at \$1 \& more?" in code and r"noise\_2" in code and r"\toprule" in code
+
+
+def same(first: Path, second: Path) -> None:
+    for name in ("rows.csv", "summary.csv", "table.md", "table.tex"):
+        assert (first / name).read_text() == (second / name).read_text(), name
+
+
+@pytest.mark.parametrize("executor", ["dask", "ray"])
+def test_other_executors_give_the_same_table(finished: tuple[Path, dict[str, Any]], tmp_path: Path,
+                                             executor: Any) -> None:
+    """On a cluster of two workers on this machine."""
+    pytest.importorskip("distributed" if executor == "dask" else "ray")
+    found = run_study(TINY, tmp_path / "other", executor, workers=2)
+    assert list(numbers(found)) == list(numbers(finished[1]))
+    same(finished[0], tmp_path / "other")
+
+
+def test_a_kill_changes_nothing(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Killed at some moment, with all its workers, and gone on with: what had ended is not run again."""
+    definition, out = tmp_path / "study.yaml", tmp_path / "killed"
+    definition.write_text(yaml.safe_dump(TINY.model_dump(mode="json"), sort_keys=False))
+    command = [sys.executable, "-m", "latentprint", "study", "run", str(definition), "--workers", "1", "--out",
+               str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as run:
+        first = out / "runs" / "plain" / "seed-0" / "report.json"
+        until = time.monotonic() + 120
+        while not first.is_file() and run.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGKILL)
+    assert first.is_file() and not (out / "summary.json").exists()
+    ended = first.stat().st_mtime_ns
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert first.stat().st_mtime_ns == ended
+    same(finished[0], out)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "holds a study already; --resume goes on with it" in again.stderr
+
+
+def test_more_seeds_go_on_and_another_study_does_not(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = finished
+    other = TINY.model_copy(update={"settings": {"training.epochs": 2}})
+    with pytest.raises(UserError, match="is another study: 'settings' differs"):
+        run_study(other, folder, resume=True)
+    more = tasks_of(TINY.model_copy(update={"seeds": 3}), folder)[1]
+    assert [task.done for task in more] == [True] * 6 + [False] * 3
+
+
+def test_settings_of_a_task() -> None:
+    study = TINY.model_copy(update={"start": {"training.epochs": 3},
+                                    "uses": {"training.start": "networks/v.safetensors"}})
+    arm: Any = Task(study, "noise_2", 4, Path("somewhere")).settings()
+    assert (arm.seed, arm.threads, arm.training.epochs) == (4, 1, 1) and arm.defences[0].std == 2.0
+    assert arm.data.train.first_identity == 400
+    assert arm.training.start == Path("somewhere/runs") / START / "seed-4" / "networks/v.safetensors"
+    first: Any = Task(study, START, 4, Path("somewhere")).settings()
+    assert first.training.epochs == 3 and first.training.start is None and first.seed == 4
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_built_in_studies_resolve(name: str, tmp_path: Path) -> None:
+    study = find_study(name)
+    check(study, tmp_path)
+    check(study.model_copy(update={"preset": "tiny", "settings": {}}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "none"}, "reference 'none' is none of the arms"),
+        ({"uses": {"a": "b"}}, "uses names files of a first run"),
+        ({"arms": {"a/b": {}}, "reference": "a/b"}, "cannot be a folder's name"),
+        ({"metrics": {"x": {"title": "x"}}}, "needs either a path or a logged value"),
+        ({"metrics": {"x": {"title": "x", "logged": "y"}}}, "needs either at_least or at_most"),
+        ({"seeds": 0}, "greater than or equal to 1"),
+        ({"novel": 1}, "novel"),
+    ],
+)
+def test_studies_that_are_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**TINY.model_dump(mode="json"), **change}))
+    with pytest.raises(UserError, match=re.escape(message)):
+        find_study(str(path))
+
+
+def test_studies_that_are_not_there_or_have_wrong_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run_cli(capsys, "study", "run", "anealing")
+    assert code == 2 and "did you mean 'annealing'" in err
+    code, out, _ = run_cli(capsys, "study", "run", "list")
+    assert code == 0 and "template-losses" in out
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**TINY.model_dump(mode="json"), "arms": {"plain": {}, "odd": {"training.lrr": 1}}}))
+    code, _, err = run_cli(capsys, "study", "run", str(path), "--out", str(tmp_path / "out"))
+    assert code == 2 and "arm 'odd'" in err and "training.lrr" in err and not (tmp_path / "out").exists()
+    code, _, err = run_cli(capsys, "study", "show", str(tmp_path / "nothing"))
+    assert code == 2 and "holds no study" in err
+
+
+# ---- values ----
+
+
+def test_values_at_paths_and_times() -> None:
+    section = {"a": {"value": 0.5, "low": 0}, "b": [{"c": 2}], "d": {"e": None}, "f (g)": {"h": 3.0}}
+    assert [at_path(section, path) for path in ("a", "b.0.c", "d.e", "none.x", "f (g).h", "b.7.c")] == [
+        0.5, 2.0, None, None, 3.0, None]
+    rows = [{"phase": "victim", "step": 900, "success": 1.0}, {"phase": "stage0", "step": 10},
+            {"phase": "stage0-look", "step": 20, "success": 0.1}, {"phase": "stage1", "step": 5, "success": 0.3},
+            {"phase": "stage1-look", "step": 30, "success": 0.85}, {"phase": "stage2", "step": 40, "success": 0.9}]
+    high = Metric(title="t", logged="success", at_least=0.8)
+    assert reached(rows, high) == (50.0, 90.0)
+    assert reached(rows, Metric(title="t", logged="success", at_least=0.95)) == (None, 90.0)
+    assert reached(rows, Metric(title="t", logged="success", at_most=0.2)) == (20.0, 90.0)
+
+
+def test_times_are_censored_not_dropped(tmp_path: Path) -> None:
+    study = TINY.model_copy(update={"metrics": {"steps": Metric(title="steps", logged="success", at_least=0.8)}})
+    rows = [{"arm": arm, "seed": seed, "status": "done", "error": "", "steps": value, "steps watched": 100.0}
+            for arm, values in (("plain", (None, 80.0)), ("noise_2", (20.0, 40.0)))
+            for seed, value in enumerate(values)]
+    summary = summarise(study, rows)
+    assert summary["arms"]["plain"]["metrics"]["steps"] | {"low": 0, "high": 0} == {
+        "value": 90.0, "low": 0, "high": 0, "n": 2, "sd": None, "reached": 1, "median": 80.0}
+    assert summary["contrasts"]["steps"]["noise_2"]["value"] == pytest.approx(-60.0)
+    head, body = table(study, summary)
+    assert "1 of 2 got there" in body[0][2] and head[0] == "arm"
+    assert collect(study, tmp_path)[0]["status"] == "missing"
+
+
+def test_cells_cannot_break_tables() -> None:
+    assert markdown(["a|b"], [["1"]]).splitlines()[0] == r"| a\|b |"
+    assert tex("a_b & 5% of {x}~^\\") == r"a\_b \& 5\% of \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert latex(TINY, ["arm"], [["a_b"]]).count(r"\\") >= 2
+
+
+# ---- claims ----
+
+
+@pytest.mark.parametrize(
+    ("by", "found", "expected"),
+    [
+        (Difference("s", "a", "m", 0.03, float("inf")), (0.05, 0.01, 0.09), "confirmed"),
+        (Difference("s", "a", "m", 0.03, float("inf")), (0.01, -0.02, 0.02), "refuted"),
+        (Difference("s", "a", "m", 0.03, float("inf")), (0.02, -0.02, 0.06), "within noise"),
+        (Difference("s", "a", "m", 0.03, float("inf")), (-0.1, -0.2, -0.05), "refuted"),
+        (Difference("s", "a", "m", float("-inf"), -1e-9), (-3, -5, -1), "confirmed"),
+        (Difference("s", "a", "m", float("-inf"), -1e-9), (1, 0.5, 2), "refuted"),
+        (Difference("s", "a", "m", float("-inf"), -1e-9), (-1, -3, 1), "within noise"),
+        (Difference("s", "a", "m", -0.03, 0.03), (0.0, -0.02, 0.02), "confirmed"),
+        (Difference("s", "a", "m", -0.03, 0.03), (0.1, 0.05, 0.2), "refuted"),
+        (Level("s", "a", "m", 0.8, 0.9), (0.5, 0.4, 0.6), "refuted"),
+        (Level("s", "a", "m", 0.8, 0.9), (0.7, 0.2, 1.0), "within noise"),
+        (None, (1, 1, 1), "not yet run"),
+    ],
+)
+def test_verdicts(by: Any, found: tuple[float, float, float], expected: str) -> None:
+    assert verdict(by, *found) == expected
+
+
+def test_the_ledger_is_read_from_studies_and_from_nothing_else(finished: tuple[Path, dict[str, Any]],
+                                                               tmp_path: Path) -> None:
+    folder, summary = finished
+    raised = Difference("tiny", "noise_2", "mse", 1e-9, 9)
+    claims = (Claim("x-1", "x", "noise raises the error | much", "higher", raised),
+              Claim("x-2", "x", "accuracy is 100%", "100%", Level("tiny", "plain", "accuracy", 0.99, 1.0)),
+              Claim("x-3", "x", "elsewhere", "?", Level("other", "plain", "accuracy", 0, 1)),
+              Claim("x-4", "x", "by hand", "?", why="cannot be"))
+    rows = write_claims([folder], tmp_path / "out", claims)
+    assert json.loads((tmp_path / "out" / "claims.json").read_text()) == {"claims": rows}
+    found = summary["contrasts"]["mse"]["noise_2"]
+    assert (rows[0]["measured"], rows[0]["low"], rows[0]["n"]) == (found["value"], found["low"], 2)
+    assert rows[1]["measured"] == summary["arms"]["plain"]["metrics"]["accuracy"]["value"]
+    assert [row["verdict"] for row in rows[2:]] == ["not yet run"] * 2 and rows[2]["measured"] is None
+    assert {"id", "source", "claim", "expected", "measured", "low", "high", "n", "verdict", "command"} <= set(rows[0])
+    assert r"noise raises the error \| much" in (tmp_path / "out" / "claims.md").read_text()
+    with pytest.raises(UserError, match="given twice"):
+        write_claims([folder, folder], tmp_path / "out", claims)
+    with pytest.raises(UserError, match="holds no study that has run"):
+        write_claims([tmp_path], tmp_path / "out", claims)
+
+
+def test_every_claim_names_what_its_study_measures() -> None:
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) > 50
+    for claim in CLAIMS:
+        if claim.by is None:
+            assert claim.why, claim.id
+            continue
+        study = STUDIES[claim.by.study]
+        assert claim.by.arm in study.arms and claim.by.metric in study.metrics, claim.id
+        assert not isinstance(claim.by, Difference) or claim.by.arm != study.reference
+    assert {claim.source[:3] for claim in CLAIMS} == {"000", "001", "002", "004"}
+    assert all(row["verdict"] == "not yet run" for row in ledger(CLAIMS, {}))
+
+
+def test_show_writes_the_tables_again(finished: tuple[Path, dict[str, Any]],
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    folder, summary = finished
+    (folder / "table.md").unlink()
+    code, out, _ = run_cli(capsys, "study", "show", str(folder))
+    assert code == 0 and "noise_2" in out and (folder / "table.md").is_file()
+    assert write_outputs(TINY, folder) == summary and (folder / "runs" / "broken" / "seed-0" / FAILURE).is_file()
