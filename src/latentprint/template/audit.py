@@ -60,6 +60,8 @@ from latentprint.template.victim import TemplateVictim
 
 #: True accept rates below which a recogniser hardly tells people apart.
 LOW_TAR = 0.5
+#: A realised false match rate beyond so many times the stated one is worth a warning.
+TOLERANCE = 5
 
 
 @dataclass(frozen=True)
@@ -289,4 +291,7 @@ def later_flags(bench: Bench, pictures: Tensor) -> list[str]:
         if tar < LOW_TAR:
             warnings.append(f"{system.name} accepts only {tar:.0%} of real photos of the right person: it hardly tells "
                             "people apart, or its preprocessing is not the one it was trained with")
+        if (realised := system.realised_fmr) is not None and realised > TOLERANCE * STRICT:
+            warnings.append(f"{system.name} takes enrolled people for each other in {realised:.1%} of pairs, not in "
+                            f"{STRICT:.1%}: those who set its threshold are unlike them, so success rates flatter")
     return warnings

@@ -67,6 +67,7 @@ class System:
         calibration: thresholds at `STRICT` and `LOOSE`. curve: thresholds at `CURVE`.
         genuine: ``(G,)`` cosines of evaluation people to their own templates. genuine_owners: ``(G,)``, whose.
         strangers: ``(I,)`` cosines to those of others.
+        confused: ``(K,)`` cosines of other photos of enrolled people to the templates of other enrolled people.
     """
 
     name: str
@@ -80,6 +81,13 @@ class System:
     genuine: Floats
     genuine_owners: NDArray[np.int64]
     strangers: Floats
+    confused: Floats
+
+    @property
+    def realised_fmr(self) -> float | None:
+        """Share of enrolled people's photos that pass as another of them at `STRICT`; None without a threshold."""
+        threshold = self.calibration.thresholds[STRICT]
+        return float((self.confused > threshold).mean()) if np.isfinite(threshold) and len(self.confused) else None
 
     def type1(self, templates: Tensor) -> Tensor:
         """``(P,)`` cosines of reconstructions' templates ``(P, D)`` to those that leaked, in the scheme's terms."""
@@ -96,7 +104,7 @@ def calibrators(data: AuditData) -> Calibrators:
                                                                                                  "public people")
     several = (source.counts() > 1).nonzero().flatten()
     if data.evaluation is None:
-        several = several[:STAND_INS]
+        several = several[torch.linspace(0, len(several) - 1, min(STAND_INS, len(several))).long()]  # of all sources
     chosen = source.of_classes(several.tolist())
     return Calibrators(*chosen.first_photos(1), people)
 
@@ -117,10 +125,12 @@ def make_system(name: str, recogniser: Embedder, scheme: Scheme, data: AuditData
     evaluation_keys = EVALUATION_KEYS + torch.arange(len(by.enrolled))
     scores = cosines(scheme, found["probes"], scheme.stored(found["enrolled"], evaluation_keys), evaluation_keys)
     genuine = by.probes.labels[:, None] == torch.arange(scores.shape[1])
+    among = cosines(scheme, found["others"], stored, keys)[owners[:, None] != keys]
     return System(name, recogniser, scheme, Database(stored, keys), others, owners,
                   calibrate_scores(scores, by.probes.labels, (LOOSE, STRICT)),
                   calibrate_scores(scores, by.probes.labels, CURVE).thresholds,
-                  scores[genuine].double().numpy(), by.probes.labels.numpy(), scores[~genuine].double().numpy())
+                  scores[genuine].double().numpy(), by.probes.labels.numpy(), scores[~genuine].double().numpy(),
+                  among.double().numpy())
 
 
 def recognition(system: System) -> Floats:
@@ -235,7 +245,8 @@ def system_section(system: System) -> dict[str, Any]:
     return {"name": system.name, "architecture": system.recogniser.architecture,
             "thresholds": {f"{fmr:g}": value for fmr, value in c.thresholds.items()},
             "tar": {f"{fmr:g}": value for fmr, value in c.tar.items()}, "n_impostor": c.n_impostor,
-            "n_genuine": c.n_genuine, "photos": 1}
+            "n_genuine": c.n_genuine, "photos": 1,
+            "realised_fmr": {"value": system.realised_fmr, "n": len(system.confused)}}
 
 
 def protocol(bench: Bench, by: Calibrators, facts: Mapping[str, Any]) -> dict[str, Any]:
