@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 import yaml
+from helpers import save_untrained
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
@@ -191,17 +192,6 @@ def test_bad_settings_exit_2_before_anything_runs(
     assert stderr_of(capsys, "audit", "label", *argv) == said
     assert calls == []
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "study run", "study show",
-    ],
-)  # fmt: skip
-def test_what_is_not_there_yet_says_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = stderr_of(capsys, *command.split(), "x", "--preset", "tiny", "--set", "a=1")
-    assert said == (f"error: 'latentprint {command}' is not available in this version")
 
 
 # ---- how a run ends ----
@@ -397,9 +387,20 @@ def test_doctor_fails_only_for_what_is_needed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ok: bool | None, code: int
 ) -> None:
     rows = [doctor.Row("tools", "[b]thing", "odd", ok, "get one")]
-    monkeypatch.setattr(doctor, "examine", lambda: rows)
+    monkeypatch.setattr(doctor, "examine", lambda assets: rows)
     assert main(["doctor"]) == code
     assert "[b]thing" in (shown := capsys.readouterr().out) and "get one" in shown
+
+
+def test_doctor_says_who_publishes_what_and_looks_into_a_folder(tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    save_untrained(tmp_path)
+    (tmp_path / "judge.safetensors").write_bytes(b"other")
+    assert main(["doctor", "--assets", str(tmp_path)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "huggingface.co/Sanoojan/REFace" in shown
+    assert "judge.safetensors is missing or not the file recorded" in shown
+    assert main(["doctor", "--assets", str(tmp_path / "none")]) == 2
 
 
 def test_doctor_checks_the_hash_of_every_asset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

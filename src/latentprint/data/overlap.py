@@ -133,9 +133,14 @@ def _signs(images: Tensor) -> Tensor:
 
 def _thumbnails(images: Tensor) -> Tensor:
     """``(N, 3 * 8 * 8)``, centred and of unit length, so that an inner product is a correlation."""
-    parts = images.split(_at_once(images))
-    small = torch.cat([F.adaptive_avg_pool2d(part.float(), _SIDE).flatten(1) for part in parts])
-    return F.normalize(small - small.mean(1, keepdim=True))
+    small = torch.empty(len(images), images.shape[1] * _SIDE**2)
+    step = _at_once(images)
+    for first in range(0, len(images), step):
+        part = images[first : first + step].float()
+        small[first : first + step] = F.adaptive_avg_pool2d(part, _SIDE).flatten(1)
+    small -= small.mean(1, keepdim=True)
+    small /= small.norm(dim=1, keepdim=True).clamp_min_(1e-12)
+    return small
 
 
 def _folded(name: str) -> str:
