@@ -257,7 +257,7 @@ def run_many(tmp_path: Path, count: int, megabytes: int) -> dict[str, object]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's")
 @pytest.mark.parametrize(
     ("count", "megabytes"),
-    [(100_000, 1000), pytest.param(200_000, 1600, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    [(100_000, 1100), pytest.param(200_000, 1600, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
 )
 def test_splits_and_overlap_checks_in_bounded_memory(tmp_path: Path, count: int, megabytes: int) -> None:
     """The images alone are more than the process is allowed to hold; splits would hold them twice over."""
