@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 
 from latentprint.inference import (
-    bootstrap_interval,
-    discoveries,
     holm,
     kaplan_meier_median,
     paired,
@@ -55,11 +53,10 @@ def test_random_patterns_agree_with_exact_ones() -> None:
     assert sign_flip(values) == pytest.approx(exact, abs=0.01)
 
 
-def test_holm_and_false_discoveries() -> None:
+def test_holm() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan}) == pytest.approx(
         {"a": 0.03, "b": 0.06, "c": 0.06, "d": math.nan}, nan_ok=True)
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
-    assert discoveries([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.04, 0.04])
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 5), (17, 40)])
@@ -91,14 +88,6 @@ def test_time_with_runs_that_never_got_there() -> None:
 
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_intervals_over_seeds_cover(n: int) -> None:
-    """Of normal values; the bootstrap's falls short for very few, Student's does not."""
     rng = np.random.default_rng(n)
-    student, bootstrap = [], []
-    for _ in range(400):
-        values = rng.normal(1.0, 2.0, n)
-        found = paired(np.zeros(n), values).difference
-        student.append(found.low <= 1.0 <= found.high)
-        boot = bootstrap_interval(values, 500)
-        bootstrap.append(boot.low <= 1.0 <= boot.high)
-    assert abs(np.mean(student) - 0.95) < 0.04
-    assert np.mean(bootstrap) > (0.75 if n == 3 else 0.88)
+    found = [paired(np.zeros(n), rng.normal(1.0, 2.0, n)).difference for _ in range(400)]
+    assert abs(np.mean([each.low <= 1.0 <= each.high for each in found]) - 0.95) < 0.04

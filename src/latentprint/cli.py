@@ -135,11 +135,11 @@ def _victim_setting(path: Path) -> str:
 
     try:
         told = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--victim {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(told, dict):
         raise UserError(f"--victim {path}: expected settings such as 'model: my_model.py:build', got {told!r}")
-    return f"victim={json.dumps(told)}"
+    return f"victim={json.dumps(told, default=str)}"
 
 
 def _audit_label() -> Job:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta, false_discovery_control, norm, t, wilcoxon
+from scipy.stats import beta, wilcoxon
 
 from latentprint.stats import Interval, t_interval
 
@@ -80,11 +80,6 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def discoveries(p: Sequence[float]) -> Floats:
-    """Adjusted p-values that control the false discovery rate (Benjamini and Hochberg 1995)."""
-    return np.asarray(false_discovery_control(p), float)
-
-
 def success_rate(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """A share with the interval of Clopper and Pearson (1934).
 
@@ -141,19 +136,3 @@ def kaplan_meier_median(times: Sequence[float | None], watched: Sequence[float])
         if left <= 0.5 + 1e-12:
             return float(moment)
     return math.inf
-
-
-def bootstrap_interval(values: ArrayLike, resamples: int = 10_000, seed: int = 0, confidence: float = 0.95) -> Interval:
-    """The mean of ``(n,)`` values, one a seed, with the expanded percentile interval (Hesterberg 2015, 1411.5279).
-
-    The percentiles are moved out so that the interval of a mean agrees with Student's: plain ones of five values cover
-    far less than they say.
-    """
-    x = np.asarray(values, float)
-    n = len(x)
-    if n < 2 or not np.isfinite(x).all():
-        return t_interval(x, confidence)
-    means = np.random.default_rng(seed).choice(x, (resamples, n)).mean(1)
-    tail = norm.cdf(t.ppf((1 - confidence) / 2, n - 1) * math.sqrt(n / (n - 1)))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(x.mean()), float(low), float(high), n)

@@ -64,7 +64,14 @@ def align_folder(source: Path, out: Path, detect: Detector, size: int = 112,
             without.append(photo)
             continue
         matrix, _ = cv2.estimateAffinePartial2D(points, target, method=cv2.LMEDS)
-        made = cv2.warpAffine(pixels, matrix, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101)
+        shrink = 1.0 if matrix is None else float(np.hypot(matrix[0, 0], matrix[1, 0]))
+        if matrix is None or shrink == 0:  # points that no face has
+            without.append(photo)
+            continue
+        if shrink < 0.5:  # the warp takes single pixels: what is far too large is averaged first
+            pixels = cv2.resize(pixels, None, fx=2 * shrink, fy=2 * shrink, interpolation=cv2.INTER_AREA)
+            matrix[:, :2] /= 2 * shrink
+        made = cv2.warpAffine(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         place = (out / photo.relative_to(source)).with_suffix(".png")
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(made).save(place)

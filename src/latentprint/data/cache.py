@@ -29,7 +29,6 @@ from latentprint.data.base import ImageSet
 from latentprint.errors import UserError
 
 _PIXELS = ".pixels"
-_DEPTH = 4  # FaceScrub's photos lie that deep
 _TENSORS = ("labels", "holes", "attributes")
 #: Pixels that a checksum is taken of; of larger sets, of that many evenly spaced images' worth.
 _CHECKED = 2**30
@@ -73,7 +72,7 @@ def fingerprint(path: Path) -> str:
 
     Nothing there is a digest too: to say what is missing is the loader's part.
     """
-    entries = [path, *(entry for depth in range(1, _DEPTH + 1) for entry in path.glob("/".join("*" * depth)))]
+    entries = [path, *path.rglob("*")]
     stats = {str(file.relative_to(path)): file.stat() for file in entries if file.is_file()}
     facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items())
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -97,7 +97,8 @@ def _of_people(path: Path, people: Sequence[Path], photos: Sequence[list[Path]],
     enough = [(person, own) for person, own in zip(people, photos, strict=True) if len(own) >= max(1, min_photos)]
     enough = enough[:max_people]
     if not enough:
-        raise UserError(f"{path}: nobody has min_photos = {min_photos} photos; the most is {max(map(len, photos))}")
+        most = max(map(len, photos), default=0)
+        raise UserError(f"{path}: nobody has min_photos = {min_photos} photos; the most is {most}")
     return ImageSet(
         images=decode_photos([photo for _, own in enough for photo in own], size),
         labels=torch.arange(len(enough)).repeat_interleave(torch.tensor([len(own) for _, own in enough])),

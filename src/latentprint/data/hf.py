@@ -32,6 +32,8 @@ def load_hf(path: Path, size: int, image: str = "image", label: str = "label", s
             raise UserError(f"{path}: no column '{column}'; it has {', '.join(rows.column_names)}")
     values = np.asarray(rows[label])
     known = getattr(rows.features[label], "names", None)
+    if known is not None and int(values.min()) < 0:
+        raise UserError(f"{path}: column '{label}' has images without a label (-1)")
     found, labels = np.unique(values, return_inverse=True)
     names = tuple(map(str, found)) if known is None else tuple(known[int(value)] for value in found)
     photos = room((len(rows), 3, size, size))
@@ -60,6 +62,8 @@ def _rows(path: Path, split: str | None) -> Any:
     except Exception as error:  # of many kinds
         raise UserError(f"{path}: not a dataset on disk ({str(error).splitlines()[0]})") from None
     if not isinstance(found, DatasetDict):
+        if split is not None:
+            raise UserError(f"{path}: split '{split}' is not there; the dataset has no splits, leave it out")
         return found
     if split is None and len(found) == 1:
         return next(iter(found.values()))

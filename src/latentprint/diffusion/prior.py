@@ -46,11 +46,11 @@ class SwapPrior(nn.Module, ABC):
     n_identity: int
     targets: Mapping[Scope, str]
 
-    def seen(self, images: Tensor, holes: Tensor, attributes: Tensor) -> Tensor:
+    def seen(self, images: Tensor, attributes: Tensor) -> Tensor:
         """What the prior reads of attribute images besides their masked latents, ``(B, K)``.
 
         Args:
-            images: ``(B, 3, H, W)`` in [0, 1]. holes: ``(B, 1, H, W)``, 1 where the face is repainted.
+            images: ``(B, 3, H, W)`` in [0, 1].
             attributes: ``(B, 10)`` as the attribute network reads them.
         """
         return attributes

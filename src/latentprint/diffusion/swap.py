@@ -45,7 +45,7 @@ class Swapper(nn.Module):
         attributes = self.attributes(images)
         return Scene(images, hole, self.codec.encode(images), self.codec.encode(greyed),
                      F.avg_pool2d(1 - hole, self.codec.downscale), attributes,
-                     self.prior.seen(images, hole, attributes))
+                     self.prior.seen(images, attributes))
 
     def scenes(self, data: ImageSet, pixels: int = 256 * 64 * 64) -> Scenes:
         """Scenes of a whole set (which must know its holes), encoded in batches of about so many pixels."""

@@ -32,7 +32,7 @@ from latentprint.engine.seeds import step_generator
 from latentprint.errors import UserError
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
-from latentprint.models.assets import find_asset, load_asset, save_asset
+from latentprint.models.assets import find_asset, load_asset, read_index, save_asset
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.codec import LatentCodec
 from latentprint.models.recognisers import embed
@@ -143,6 +143,8 @@ def begun(config: PriorConfig) -> tuple[SwapPrior, dict[str, Any]]:
         widths = (config.width, 2 * config.width)
         return (FaceSwapPrior(widths, config.identity_tokens),
                 {"kind": "prior", "widths": list(widths), "identity_tokens": config.identity_tokens})
+    if "prior" not in read_index(config.base):  # the packaged one would be taken in its place
+        raise UserError(f"base: {config.base} has no asset 'prior'; make one with 'latentprint convert diffusers'")
     prior = load_asset("prior", config.base)
     if not isinstance(prior, SwapPrior):
         raise UserError(f"base: the asset 'prior' in {config.base} is not one")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from latentprint.engine.state import write_text
-from latentprint.inference import bootstrap_interval, holm, paired, success_rate, time_to_threshold
+from latentprint.inference import holm, paired, success_rate, time_to_threshold
 from latentprint.report.figures import read_metrics
 from latentprint.report.values import mapping, number
-from latentprint.stats import t_interval
+from latentprint.stats import bootstrap_by_identity, t_interval
 from latentprint.study.definition import Metric, Study
 from latentprint.study.outputs import write_tables
 from latentprint.study.tasks import FAILURE, Task, tasks_of
@@ -120,7 +120,7 @@ def _metric(metric: Metric, name: str, rows: Sequence[Row]) -> dict[str, Any] | 
         return None
     n, mean = len(values), sum(values) / len(values)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
-    boot = bootstrap_interval(values).to_json()
+    boot = bootstrap_by_identity(values, range(n)).to_json()  # the seeds are what is drawn again
     return {**t_interval(values).to_json(), "sd": spread, "bootstrap": [boot["low"], boot["high"]]}
 
 

@@ -32,18 +32,8 @@ class Level:
     high: float
 
 
-@dataclass(frozen=True)
-class Difference:
-    """An arm less another is claimed to lie in a range; ``low`` above 0 or ``high`` below 0 says a direction.
-
-    ``other`` None: the study's reference.
-    """
-
-    study: str
-    arm: str
-    metric: str
-    low: float
-    high: float
+class Difference(Level):
+    """The arm less the study's reference is claimed to; ``low`` above 0 or ``high`` below 0 says a direction."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,7 @@ class Claim:
     source: str
     claim: str
     expected: str
-    by: Level | Difference | None = None
+    by: Level | None = None
     why: str = ""
 
 
@@ -72,17 +62,17 @@ def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         "command": "" if claim.by is None else f"latentprint study run {claim.by.study}", "note": claim.why}
 
 
-def _measured(by: Level | Difference, summary: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _measured(by: Level, summary: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     if summary is None:
         return None
-    if isinstance(by, Level):
-        found = mapping(mapping(mapping(summary["arms"]).get(by.arm)).get("metrics")).get(by.metric)
-    else:
+    if isinstance(by, Difference):
         found = mapping(mapping(summary["contrasts"]).get(by.metric)).get(by.arm)
+    else:
+        found = mapping(mapping(mapping(summary["arms"]).get(by.arm)).get("metrics")).get(by.metric)
     return found if isinstance(found, Mapping) else None
 
 
-def verdict(by: Level | Difference | None, value: float | None, low: float | None, high: float | None) -> Verdict:
+def verdict(by: Level | None, value: float | None, low: float | None, high: float | None) -> Verdict:
     """By the interval over seeds.
 
     A claimed direction is *confirmed* where the interval lies on its side of 0, whatever the size; a claimed range that

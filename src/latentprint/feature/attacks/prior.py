@@ -84,7 +84,7 @@ class PriorAttack(FeatureAttack):
             embedding, attributes = self.reader(joined)
             # The attributes come from the message: a network reads them less well from a blurred picture.
             found = swapper.scene(resized(pictures, (PRIOR_SIZE, PRIOR_SIZE)), hole)
-            scene = replace(found, attributes=attributes, seen=swapper.prior.seen(found.image, hole, attributes))
+            scene = replace(found, attributes=attributes, seen=swapper.prior.seen(found.image, attributes))
             faces = swapper.ddim(embedding, scene, seeds, settings.ddim_steps, guidance=settings.guidance).float()
 
         def whole(face: Tensor) -> Tensor:  # what was repainted alone is resized, so that the rest stays sharp
