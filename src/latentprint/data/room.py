@@ -10,8 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latentprint.errors import UserError
+
 #: Bytes of one set of images that are held in memory; ``LATENTPRINT_IN_MEMORY`` says otherwise.
 IN_MEMORY = 2**31
+
+
+def reserve(handle: int, count: int) -> None:
+    """Make an open file ``count`` bytes long. A hole that the disk cannot fill later would kill the process (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, count)
+    else:  # macOS, Windows
+        os.truncate(handle, count)
 
 
 def room(shape: Sequence[int]) -> Tensor:
@@ -19,6 +29,9 @@ def room(shape: Sequence[int]) -> Tensor:
 
     Above the bound it is a mapped file in ``TMPDIR``, which is gone with the tensor: such pages do not count as
     memory that a process needs, and the system drops them when it is short.
+
+    Raises:
+        UserError: that folder has no room for it.
     """
     count = 1
     for length in shape:
@@ -26,10 +39,17 @@ def room(shape: Sequence[int]) -> Tensor:
     if count <= int(os.environ.get("LATENTPRINT_IN_MEMORY", IN_MEMORY)):
         return torch.empty(*shape, dtype=torch.uint8)
     handle, name = tempfile.mkstemp(prefix="latentprint-images-")
-    os.truncate(handle, count)
-    os.close(handle)
-    mapped = torch.from_file(name, shared=True, size=count, dtype=torch.uint8)
-    Path(name).unlink()  # the mapping keeps it alive
+    try:
+        reserve(handle, count)
+        mapped = torch.from_file(name, shared=True, size=count, dtype=torch.uint8)
+    except OSError as error:
+        raise UserError(
+            f"{count / 2**20:.0f} MB of images do not fit in {tempfile.gettempdir()} ({error.strerror}); "
+            "set TMPDIR to a folder with more room, or LATENTPRINT_IN_MEMORY to more bytes of memory"
+        ) from error
+    finally:
+        os.close(handle)
+        Path(name).unlink()  # the mapping keeps it alive
     return mapped.view(*shape)
 
 
