@@ -17,7 +17,7 @@ IN_MEMORY = 2**31
 
 
 def reserve(handle: int, count: int) -> None:
-    """Make an open file ``count`` bytes long. A hole that the disk cannot fill later would kill the process (SIGBUS)."""
+    """Make an open file ``count`` bytes long: a hole that a full disk cannot fill would kill the process (SIGBUS)."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, count)
     else:  # macOS, Windows

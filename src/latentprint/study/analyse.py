@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from latentprint.engine.state import write_text
-from latentprint.inference import holm, paired, success_rate, time_to_threshold
 from latentprint.report.figures import read_metrics
 from latentprint.report.values import mapping, number
-from latentprint.stats import bootstrap_by_identity, t_interval
+from latentprint.stats import bootstrap_by_identity, holm, paired, success_rate, t_interval, time_to_threshold
 from latentprint.study.definition import Metric, Study
 from latentprint.study.outputs import write_tables
 from latentprint.study.tasks import FAILURE, Task, tasks_of

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 
-from latentprint.inference import (
+from latentprint.stats import (
     holm,
     kaplan_meier_median,
     paired,

@@ -1,6 +1,6 @@
 """Statistics over seeds: paired tests, effects, correction for many comparisons, success rates, censored times.
 
-The unit is a seed. Intervals over identities, and Student's over seeds, are in `stats`.
+The unit is a seed: a whole run, independent of the others.
 """
 
 from __future__ import annotations
@@ -12,14 +12,30 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta, wilcoxon
+from scipy.stats import beta, t, wilcoxon
 
-from latentprint.stats import Interval, t_interval
+from latentprint.stats.interval import Interval
 
 #: Up to so many pairs every pattern of signs is tried; beyond, so many random ones.
 EXACT, RANDOM = 14, 20_000
 
 Floats = NDArray[np.float64]
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The mean of ``(N,)`` independent values, such as one a seed, with Student's interval.
+
+    Raises:
+        ValueError: no values, or values that are not finite.
+    """
+    given = np.asarray(values, np.float64)
+    if given.ndim != 1 or not len(given) or not np.isfinite(given).all():
+        raise ValueError(f"expected finite values (N,), at least 1, got shape {given.shape}")
+    centre, n = float(given.mean()), len(given)
+    if n < 2:
+        return Interval(centre, math.nan, math.nan, n)
+    arm = float(t.ppf((1 + confidence) / 2, n - 1) * given.std(ddof=1) / math.sqrt(n))
+    return Interval(centre, centre - arm, centre + arm, n)
 
 
 class Paired(NamedTuple):

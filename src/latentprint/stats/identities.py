@@ -14,36 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t
 
+from latentprint.stats.interval import Interval
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its confidence interval.
-
-    Attributes:
-        value: the statistic on the data as they are; NaN when it is undefined.
-        low, high: its ends; NaN when they cannot be known, infinite when the data do not bound them.
-        n: how many identities (independent units) stand behind it.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """A JSON object; what is NaN or infinite becomes null, for JSON has neither."""
-        ends = {"value": self.value, "low": self.low, "high": self.high}
-        return {**{key: x if math.isfinite(x) else None for key, x in ends.items()}, "n": self.n}
 
 
 class Arm(NamedTuple):
@@ -51,22 +31,6 @@ class Arm(NamedTuple):
 
     values: ArrayLike
     identities: ArrayLike
-
-
-def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The mean of ``(N,)`` independent values, such as one a seed, with Student's interval.
-
-    Raises:
-        ValueError: no values, or values that are not finite.
-    """
-    given = np.asarray(values, np.float64)
-    if given.ndim != 1 or not len(given) or not np.isfinite(given).all():
-        raise ValueError(f"expected finite values (N,), at least 1, got shape {given.shape}")
-    centre, n = float(given.mean()), len(given)
-    if n < 2:
-        return Interval(centre, math.nan, math.nan, n)
-    arm = float(t.ppf((1 + confidence) / 2, n - 1) * given.std(ddof=1) / math.sqrt(n))
-    return Interval(centre, centre - arm, centre + arm, n)
 
 
 def mean(values: Floats) -> float:
