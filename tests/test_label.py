@@ -22,7 +22,7 @@ from latentprint.label.attack import ProgressiveAttack, pseudo_label, random_peo
 from latentprint.label.embedding import Manifold, spread_within
 from latentprint.label.look import Look
 from latentprint.label.mapping import fit_map
-from latentprint.label.pairing import log_confidence, pseudo_embeddings, random_pairs, top_pairs
+from latentprint.label.pairing import Opinions, pseudo_embeddings, random_pairs, top_pairs
 from latentprint.label.presets import PRESETS, AttackConfig, LabelConfig
 from latentprint.label.progressive import Progressive, StageLoop
 from latentprint.label.recipes import ARMS, LOSS_PRESETS, with_loss
@@ -34,6 +34,7 @@ from latentprint.models.penultimate import class_directions
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.recognisers import build_recogniser
 from latentprint.schedules import cosine_lambda
+from latentprint.types import Access
 from latentprint.victim import Victim
 
 CONFIG = AttackConfig(stages=[stage.model_copy(update={"batch": 4, "steps": 3, "min_steps": 1})
@@ -83,8 +84,21 @@ def test_confidence_pairs_the_photos_that_the_victim_finds_most_like_a_class() -
     data = make_people(range(4), 2)
     levels = torch.tensor([10, 20, 120, 128, 140, 230, 250, 70], dtype=torch.uint8)
     data.images.copy_(levels.view(-1, 1, 1, 1).expand_as(data.images))
-    pairs = top_pairs(log_confidence(Victim(Brightness(), 3), data), 2)
+    pairs = top_pairs(Opinions(Victim(Brightness(), 3), data).log_confidence, 2)
     assert [sorted(row.tolist()) for row in pairs] == [[0, 1], [2, 3], [5, 6]]
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_the_victim_is_asked_about_each_public_photo_once(access: Access) -> None:
+    data = make_people(range(4), 2)
+    victim = Victim(Brightness(), 3, access=access)
+    opinions = Opinions(victim, data, batch=3)
+    assert victim.queries.forward == 0
+    said, seen = opinions.log_confidence, opinions.features
+    assert victim.queries.forward == len(data)
+    expected = victim.confidence(data.floats(torch.arange(len(data)))).clamp_min(1e-30).log()
+    assert torch.allclose(said, expected, atol=1e-5)
+    assert torch.equal(seen, said) == (access is not Access.WHITE_BOX)
 
 
 def test_pseudo_embedding_is_the_unit_mean() -> None:

@@ -15,7 +15,7 @@ from latentprint.attack import Attack, Draw
 from latentprint.diffusion.evaluate import generate
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive
-from latentprint.label.pairing import log_confidence, pseudo_embeddings, random_pairs, top_pairs
+from latentprint.label.pairing import Opinions, pseudo_embeddings, random_pairs, top_pairs
 from latentprint.label.presets import AttackConfig
 from latentprint.label.progressive import Progressive
 from latentprint.label.tools import Tools
@@ -55,7 +55,7 @@ def random_people(tools: Tools, config: AttackConfig) -> SwapAttack:
 def pseudo_label(tools: Tools, config: AttackConfig, seed: int) -> SwapAttack:
     """The baseline without optimisation: the mean of the public photos that the victim finds most like the class."""
     return SwapAttack(tools, config, lambda victim, classes, seeds: initial_embeddings(
-        tools, config, victim, seed)[1][classes])
+        tools, config, Opinions(victim, tools.public), seed)[1][classes])
 
 
 def fixed(tools: Tools, config: AttackConfig, wanted: Tensor) -> SwapAttack:
@@ -79,17 +79,25 @@ class ProgressiveAttack(Attack):
         self.tools, self.config, self.run_dir, self.seed = tools, config.resolved, run, seed
         self.precision, self.save_every = precision, save_every
         self.selected_fraction = config.selected
+        self._pseudo: Tensor | None = None
         self.progressive: Progressive | None = None
 
     def run(self, victim: Victim, classes: Tensor, seeds: Tensor) -> Draw:
-        pairs, start = initial_embeddings(self.tools, self.config, victim, self.seed)
-        self.progressive = Progressive(self.tools, self.config, victim, pairs, start, self.run_dir, self.seed,
-                                       self.precision, self.save_every)
+        opinions = Opinions(victim, self.tools.public)
+        pairs, self._pseudo = initial_embeddings(self.tools, self.config, opinions, self.seed)
+        self.progressive = Progressive(self.tools, self.config, victim, pairs, self._pseudo, self.run_dir, self.seed,
+                                       self.precision, self.save_every, opinions)
         self.progressive.fit()
         labels = self.progressive.labels
         with torch.no_grad():
             wanted = labels(torch.arange(victim.n_classes, device=self.tools.device)).cpu()
         return fixed(self.tools, self.config, wanted).run(victim, classes, seeds)
+
+    @property
+    def pseudo(self) -> Tensor:
+        """What `pseudo_label` would draw, ``(C, 512)``, without asking the victim again; after `run`."""
+        assert self._pseudo is not None
+        return self._pseudo
 
     @property
     def public(self) -> Tensor:
@@ -98,12 +106,12 @@ class ProgressiveAttack(Attack):
         return self.progressive.public.cpu()
 
 
-def initial_embeddings(tools: Tools, config: AttackConfig, victim: Victim, seed: int) -> tuple[Tensor, Tensor]:
+def initial_embeddings(tools: Tools, config: AttackConfig, opinions: Opinions, seed: int) -> tuple[Tensor, Tensor]:
     """Paired public photos ``(C, n)`` and the embeddings ``(C, 512)`` that they give."""
     if config.pairing == "random":
-        pairs = random_pairs(len(tools.public), victim.n_classes, config.pairs, seed)
+        pairs = random_pairs(len(tools.public), opinions.victim.n_classes, config.pairs, seed)
     else:
-        pairs = top_pairs(log_confidence(victim, tools.public), config.pairs)
+        pairs = top_pairs(opinions.log_confidence, config.pairs)
     return pairs, pseudo_embeddings(tools.embeddings, pairs)
 
 

@@ -28,7 +28,7 @@ from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
 from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
-from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, random_people, sample_seeds
+from latentprint.label.attack import ProgressiveAttack, fixed, random_people, sample_seeds
 from latentprint.label.baselines.arms import check_baselines, draw_baselines
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
 from latentprint.label.defenses import defence_facts, defended
@@ -229,7 +229,7 @@ def draw_arms(
     attack = ProgressiveAttack(own, config.attack, run, config.seed, config.precision, config.save_every)
     drawn = attack(victim.victim, classes, seeds)
     others = {
-        "pseudo_label": pseudo_label(tools, config.attack, config.seed),
+        "pseudo_label": fixed(tools, config.attack, attack.pseudo),
         **({"mapped": fixed(tools, config.attack, attack.public)} if config.attack.initial == "mapped" else {}),
         "floor": random_people(tools, config.attack),
         "prior_ceiling": fixed(tools, config.attack, bench.teacher.truth),

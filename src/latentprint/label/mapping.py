@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentprint.data.base import ImageSet
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, step_generator
-from latentprint.label.pairing import public_features
+from latentprint.label.pairing import Opinions
 from latentprint.losses.identity import identity_cosine
 from latentprint.models.penultimate import class_directions
 from latentprint.models.recognisers import EMBEDDING_DIM
@@ -44,12 +43,12 @@ class LastLayer:
     directions: Tensor
 
     @classmethod
-    def of(cls, victim: Victim, public: ImageSet) -> LastLayer:
-        """On the CPU; asks the victim about every public photo.
+    def of(cls, victim: Victim, opinions: Opinions) -> LastLayer:
+        """On the CPU.
 
         Of a victim that shows its scores alone the log-probabilities stand for the features, their axes for directions.
         """
-        features = public_features(victim, public)
+        features = opinions.features
         origin = features.mean(0)
         if victim.access is not Access.WHITE_BOX:
             return cls(origin, features - origin, torch.eye(victim.n_classes) - 1 / victim.n_classes)

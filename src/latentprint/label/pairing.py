@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,24 +14,40 @@ from latentprint.types import Access
 from latentprint.victim import Victim
 
 
-@torch.no_grad()
-def log_confidence(victim: Victim, public: ImageSet, batch: int = 256) -> Tensor:
-    """Log-probabilities of the victim's classes for every public photo, ``(N, C)``.
+class Opinions:
+    """What the victim says of every public photo: asked once, when it is first wanted.
 
-    Under label-only access a photo says 0 for its class and a constant for all others.
+    Attributes:
+        log_confidence: ``(N, C)`` log-probabilities of its classes. Under label-only access a photo says 0 for its
+            class and a constant for all others.
+        features: ``(N, D)`` penultimate features; of a victim that shows no more, the log-probabilities.
     """
-    parts = [victim.confidence(public.floats(index).to(victim.device)).float().cpu()
-             for index in torch.arange(len(public)).split(batch)]
-    return torch.cat(parts).clamp_min(1e-30).log()
 
+    def __init__(self, victim: Victim, public: ImageSet, batch: int = 256) -> None:
+        self.victim, self.public, self.batch = victim, public, batch
 
-@torch.no_grad()
-def public_features(victim: Victim, public: ImageSet, batch: int = 256) -> Tensor:
-    """What the victim shows of every public photo, ``(N, D)``: penultimate features, or log-probabilities alone."""
-    if victim.access is not Access.WHITE_BOX:
-        return log_confidence(victim, public)
-    return torch.cat([victim.features(public.floats(index).to(victim.device)).float().cpu()
-                      for index in torch.arange(len(public)).split(batch)])
+    @property
+    def log_confidence(self) -> Tensor:
+        return self._answers[0]
+
+    @property
+    def features(self) -> Tensor:
+        return self._answers[1]
+
+    @cached_property
+    def _answers(self) -> tuple[Tensor, Tensor]:
+        answers = [self._ask(self.public.floats(index).to(self.victim.device))
+                   for index in torch.arange(len(self.public)).split(self.batch)]
+        log_confidence = torch.cat([probabilities for probabilities, _ in answers]).clamp_min(1e-30).log()
+        shown = [features for _, features in answers if features is not None]
+        return log_confidence, torch.cat(shown) if shown else log_confidence
+
+    @torch.no_grad()
+    def _ask(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.victim.access is not Access.WHITE_BOX:
+            return self.victim.confidence(x).float().cpu(), None
+        logits, features = self.victim.logits_and_features(x)
+        return logits.float().softmax(1).cpu(), features.float().cpu()
 
 
 def top_pairs(scores: Tensor, n: int) -> Tensor:

@@ -22,6 +22,7 @@ from latentprint.label.embedding import Centres, Manifold, spread_within
 from latentprint.label.look import Look, Watch
 from latentprint.label.mapping import LastLayer, fit_map
 from latentprint.label.objectives import Aims, Objectives
+from latentprint.label.pairing import Opinions
 from latentprint.label.presets import AttackConfig
 from latentprint.label.samples import keep_sample
 from latentprint.label.stages import LossName, Stage
@@ -64,6 +65,7 @@ class Progressive:
 
     Args:
         pairs: ``(C, n)`` public photos of each class. pseudo: ``(C, 512)`` what these say of each class.
+        opinions: the victim's of the public photos, if it was asked already.
 
     Attributes:
         labels: the label embedding.
@@ -71,8 +73,10 @@ class Progressive:
     """
 
     def __init__(self, tools: Tools, config: AttackConfig, victim: Victim, pairs: Tensor, pseudo: Tensor, run: RunDir,
-                 seed: int, precision: str = "fp32", save_every: int = 50) -> None:
+                 seed: int, precision: str = "fp32", save_every: int = 50,
+                 opinions: Opinions | None = None) -> None:
         self.tools, self.config, self.victim = tools, config, victim
+        self.opinions = opinions or Opinions(victim, tools.public)
         self.run, self.seed, self.precision, self.save_every = run, seed, precision, save_every
         self.device = tools.device
         self.aims = self._aims(pairs, pseudo)
@@ -96,7 +100,7 @@ class Progressive:
         aims = Aims(pairs, pseudo.to(self.device), Manifold(tools.embeddings))
         wanted = {name for stage in config.stages for name in stage.active}
         if config.initial == "mapped" or {"centre", "p_reg"} & wanted:
-            last = LastLayer.of(self.victim, tools.public)
+            last = LastLayer.of(self.victim, self.opinions)
             aims.origin, aims.directions = last.origin.to(self.device), last.directions.to(self.device)
             if config.initial == "mapped":
                 mapping = fit_map(last.centred, tools.embeddings, self.run, self.seed, self.device,

@@ -18,14 +18,14 @@ from latentprint.template import studies as template
 #: Victim and evaluators of a seed are trained once and audited by every arm.
 TRAINED = {"victim.weights": "networks/victim.safetensors", "evaluators.0.weights": "networks/evaluator-1.safetensors",
            "evaluators.1.weights": "networks/evaluator-2.safetensors"}
-#: Twenty people, and stages of the proportions of the preset small.
+#: Twenty people, and stages of the proportions of the preset small: a run takes some four minutes on a core.
 LABEL_SIZE: dict[str, Any] = {
     "data.private.people": 20, "data.private.photos": 30, "data.n_heldout": 6,
-    "data.public.0.people": 3000, "data.evaluation.people": 150, "data.evaluation.photos": 4, "victim.steps": 350,
-    "evaluators.0.steps": 400, "evaluators.1.steps": 500, "attack.map_steps": 300, "attack.horizon": 40,
-    "attack.stages.0.steps": 20, "attack.stages.0.min_steps": 20, "attack.stages.1.steps": 60,
-    "attack.stages.1.min_steps": 60, "attack.stages.2.steps": 120, "attack.stages.2.min_steps": 120,
-    "attack.stages.2.embedding_lr": 1e-2, "attack.look_every": 20, "attack.images": 6,
+    "data.public.0.people": 1000, "data.evaluation.people": 150, "data.evaluation.photos": 4, "victim.steps": 350,
+    "evaluators.0.steps": 400, "evaluators.1.steps": 500, "attack.map_steps": 300, "attack.horizon": 20,
+    "attack.stages.0.steps": 10, "attack.stages.0.min_steps": 10, "attack.stages.1.steps": 30,
+    "attack.stages.1.min_steps": 30, "attack.stages.2.steps": 60, "attack.stages.2.min_steps": 60,
+    "attack.stages.2.embedding_lr": 1e-2, "attack.look_every": 10, "attack.images": 5,
 }
 LABEL_METRICS = {
     "match": Metric(title="identity match", path="attack", share=True),

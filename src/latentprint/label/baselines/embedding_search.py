@@ -19,6 +19,7 @@ from latentprint.engine.seeds import step_generator
 from latentprint.label.attack import fixed, initial_embeddings
 from latentprint.label.baselines.base import Baseline, Harness
 from latentprint.label.mapping import LastLayer, fit_map
+from latentprint.label.pairing import Opinions
 from latentprint.label.views import clipped, random_views
 from latentprint.losses.classification import cross_entropy
 from latentprint.models.recognisers import EMBEDDING_DIM
@@ -42,9 +43,10 @@ class EmbeddingSearch(Baseline):
     def start(self, victim: Victim) -> Tensor:
         """An embedding for each class, ``(C, 512)``."""
         h = self.harness
+        opinions = Opinions(victim, h.tools.public)
         if h.settings.embedding_search.start == "pseudo":
-            return initial_embeddings(h.tools, h.config, victim, h.seed)[1]
-        last, device = LastLayer.of(victim, h.tools.public), h.tools.device
+            return initial_embeddings(h.tools, h.config, opinions, h.seed)[1]
+        last, device = LastLayer.of(victim, opinions), h.tools.device
         with torch.enable_grad():
             mapping = fit_map(last.centred, h.tools.embeddings, h.run, h.seed, device, steps=h.config.map_steps,
                               noise=h.config.map_noise)
