@@ -25,6 +25,7 @@ from latentprint.label.evaluate import (
     label_section,
     protocol,
     score,
+    score_swaps,
     warnings_of,
 )
 from latentprint.metrics.distribution import frechet_distance
@@ -32,6 +33,7 @@ from latentprint.metrics.verification import enrol
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.recognisers import embed
+from latentprint.types import Reconstruction
 from latentprint.victim import Victim
 
 N = 6
@@ -81,6 +83,27 @@ def bench() -> Bench:
     recogniser = enrolled(ByShade(), data)
     recogniser.calibration.thresholds[STRICT] = 0.9999
     return Bench(data, evaluators, recogniser, recogniser, AttributeNetwork().eval(), 1000, 0)
+
+
+def test_swaps_are_compared_with_their_attribute_images() -> None:
+    made = bench()
+    public, n = made.data.public, len(made.data.public)
+    drawn, classes = public.floats(torch.arange(n)), public.labels % N
+
+    def swapped(onto: Tensor) -> Reconstruction:
+        return Reconstruction(drawn, classes, torch.arange(n), onto, torch.ones(n), classes,
+                              torch.ones(n, dtype=torch.bool), 0, 0, 0.0)
+
+    own = score_swaps(made, swapped(torch.arange(n)), public)
+    assert (own.values["attribute_error"] == 0).all() and (own.values["perceptual"] == 0).all()
+    shifted = torch.arange(n).roll(1)
+    other = score_swaps(made, swapped(shifted), public)
+    read = made.features(drawn)
+    assert other.values["attribute_error"] == pytest.approx((read - read[shifted]).abs().mean(1).detach().numpy(),
+                                                            abs=1e-5)
+    assert (other.values["perceptual"] > 0).all()
+    none = score_swaps(made, swapped(torch.full((n,), -1)), public)
+    assert none.values.keys() == score(made, drawn, classes).values.keys()
 
 
 def test_known_arms_get_known_numbers() -> None:

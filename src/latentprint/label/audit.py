@@ -41,6 +41,7 @@ from latentprint.label.evaluate import (
     label_section,
     protocol,
     score,
+    score_swaps,
     warnings_of,
 )
 from latentprint.label.geometry import geometry_section
@@ -234,12 +235,12 @@ def draw_arms(
         "floor": random_people(tools, config.attack),
         "prior_ceiling": fixed(tools, config.attack, bench.teacher.truth),
     }
-    arms = {"attack": score(bench, drawn.images, classes)}
+    arms = {"attack": score_swaps(bench, drawn, tools.public)}
     arms["attack_selected"] = arms["attack"].take(drawn.selected.numpy())
     for name, other in others.items():
-        arms[name] = score(bench, other(victim.victim, classes, seeds).images, classes)
+        arms[name] = score_swaps(bench, other(victim.victim, classes, seeds), tools.public)
     baselines = draw_baselines(config, victim.victim, tools, classes, seeds, drawn.n_backward, run)
-    arms |= {name: score(bench, made.images, classes) for name, made in baselines.items()}
+    arms |= {name: score_swaps(bench, made, tools.public) for name, made in baselines.items()}
     heldout = bench.data.private_heldout
     arms["ceiling"] = score(bench, heldout.images, heldout.labels)
     queries = {name: {"forward": made.n_forward, "backward": made.n_backward} for name, made in baselines.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from latentprint import checks
+from latentprint.data import room
+from latentprint.data.base import ImageSet
 from latentprint.data.splits import AuditData
 from latentprint.label.baselines.settings import ARM_KEYS
 from latentprint.label.classifiers import Classifier, penultimate, scores
@@ -26,14 +28,16 @@ from latentprint.label.enrolment import LOOSE, STRICT, Recogniser, enrolled, war
 from latentprint.metrics.classification import confidence, topk_hits
 from latentprint.metrics.distribution import frechet_distance
 from latentprint.metrics.features import diversity, nearest_distance
+from latentprint.metrics.perceptual import EmbeddedDistance
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.recognisers import embed
 from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
-from latentprint.types import Access
+from latentprint.types import Access, Reconstruction
 from latentprint.victim import Victim
 
 __all__ = ["HEADLINE", "LOOSE", "STRICT", "ArmScores", "Bench", "Recogniser", "arm_section", "enrolled",
-           "gradient_flag", "label_section", "protocol", "score", "warnings_of"]
+           "gradient_flag", "label_section", "protocol", "score", "score_swaps",
+           "warnings_of"]
 
 HEADLINE = "identity_match_rate"
 #: Principal axes of the attribute network's features in which Frechet distances are taken: 64 pictures suffice.
@@ -114,6 +118,23 @@ def score(bench: Bench, images: Tensor, classes: Tensor) -> ArmScores:
         values[metric] = torch.stack([values[f"{part}_{name}"] for name in names]).mean(0)
     kept = {key: value for key, value in values.items() if not key.startswith(("top5_", "confidence_", "distance_"))}
     return ArmScores({key: value.double().numpy() for key, value in kept.items()}, classes.numpy(), images)
+
+
+def score_swaps(bench: Bench, made: Reconstruction, public: ImageSet) -> ArmScores:
+    """`score`, and of swaps how well each kept what it was to keep of its attribute image.
+
+    ``attribute_error`` is the mean difference of the attribute network's ten readings, each about [-1, 1];
+    ``perceptual`` the formula of LPIPS on that network's features.
+    """
+    arm = score(bench, made.images, made.classes)
+    if bool((made.attribute_index < 0).any()):
+        return arm
+    pictures = _bytes(made.images)
+    images = room.selected(public.images, made.attribute_index)
+    apart = (in_batches(bench.features, pictures) - in_batches(bench.features, images)).abs().mean(1)
+    distance = EmbeddedDistance(bench.features)(pictures.float() / 255, images.float() / 255)
+    return replace(arm, values={**arm.values, "attribute_error": apart.double().numpy(),
+                                "perceptual": distance.double().numpy()})
 
 
 def arm_section(bench: Bench, arm: ArmScores) -> dict[str, Any]:
@@ -273,11 +294,14 @@ def _frechet(bench: Bench, images: Tensor) -> dict[str, Any]:
     """Against as many private training photos; of the larger side a seeded sample, for the distance falls with n."""
     real, axes = bench.reference
     n = min(len(images), len(real))
-    pictures = _sample(images, n, bench.seed)
-    pictures = pictures if pictures.dtype == torch.uint8 else (pictures * 255).round().to(torch.uint8)
+    pictures = _bytes(_sample(images, n, bench.seed))
     result = frechet_distance(in_batches(bench.features, pictures, "pooled") @ axes, _sample(real, n, bench.seed),
                               EXTRACTOR)
     return {"value": result.value, "extractor": result.extractor, "n": result.n, "reason": result.reason}
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
 
 
 def _sample(rows: Tensor, n: int, seed: int) -> Tensor:

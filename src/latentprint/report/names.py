@@ -63,6 +63,10 @@ METRICS = {
     "ssim": Metric("SSIM", False, "more", "structural similarity to the original"),
     "psnr": Metric("PSNR", False, "more", "peak signal-to-noise ratio to the original, dB, per image"),
     "mse": Metric("MSE", False, "less", "mean squared error to the original, range [0, 1]"),
+    "attribute_error": Metric("Attribute error", False, "less", "how far pose, expression and light are from those of "
+                              "the attribute image, as the attribute network reads them"),
+    "perceptual": Metric("Perceptual distance", False, "less",
+                         "to the attribute image, in the attribute network's features"),
     "diversity": Metric("Diversity", False, "", "spread among the images of one person"),
 }
 
