@@ -18,13 +18,26 @@ import yaml
 from helpers import run_cli
 
 from latentprint.errors import UserError
-from latentprint.study.analyse import at_path, collect, numbers, reached, summarise, write_outputs
-from latentprint.study.claims import Claim, Difference, Level, ledger, verdict, write_claims
-from latentprint.study.definition import Metric, Study
+from latentprint.study.analyse import at_path, collect, reached, series, summarise, taken, write_outputs
+from latentprint.study.claims import (
+    BEGIN,
+    END,
+    Claim,
+    Cost,
+    Difference,
+    Level,
+    Share,
+    ledger,
+    read_bench,
+    verdict,
+    write_claims,
+    write_section,
+)
+from latentprint.study.definition import Metric, Study, comparisons
 from latentprint.study.library import STUDIES, find_study
 from latentprint.study.notes import CLAIMS
-from latentprint.study.outputs import latex, markdown, table, tex
-from latentprint.study.run import run_study
+from latentprint.study.outputs import band_of, latex, markdown, table, tex
+from latentprint.study.run import open_folder, read_study, run_study
 from latentprint.study.tasks import FAILURE, START, Task, check, tasks_of
 
 TINY = Study(
@@ -33,7 +46,9 @@ TINY = Study(
     arms={"plain": {}, "noise_2": {"defences": [{"kind": "noise", "std": 2.0}]},
           "broken": {"training.lr": 1e30, "training.clip_norm": 1e30}},
     reference="plain", seeds=2,
+    pairs=[["plain", "noise_2"]], curves={"loss": "loss"}, phases="victim", front=["accuracy", "leak"],
     metrics={"accuracy": Metric(title="accuracy", path="accuracy", share=True),
+             "leak": Metric(title="leak", path="leak", share=True),
              "mse": Metric(title="MSE", path="metrics.mse")})
 
 
@@ -61,7 +76,10 @@ def test_rows_tables_and_failures(finished: tuple[Path, dict[str, Any]]) -> None
     assert summary["contrasts"]["mse"]["noise_2"]["value"] == pytest.approx(sum(gaps) / 2)
     assert summary["contrasts"]["mse"]["noise_2"]["p"] in (0.5, 1.0)  # of two seeds nothing less can be said
     assert "broken" not in summary["contrasts"]["mse"]
-    for name in ("summary.csv", "table.md", "table.tex", "forest.png", "arms.png", "study.html"):
+    turned = summary["contrasts"]["mse"]["plain less noise_2"]
+    assert turned["value"] == -summary["contrasts"]["mse"]["noise_2"]["value"]
+    for name in ("summary.csv", "table.md", "table.tex", "forest.png", "front.png", "curves.png", "arms.png",
+                 "study.html"):
         assert (folder / name).stat().st_size > 0
     page = (folder / "study.html").read_text()
     assert "2 failed, 0 missing" in page and "at $1 &amp; more?" in page
@@ -80,7 +98,7 @@ def test_other_executors_give_the_same_table(finished: tuple[Path, dict[str, Any
     """On a cluster of two workers on this machine."""
     pytest.importorskip("distributed" if executor == "dask" else "ray")
     found = run_study(TINY, tmp_path / "other", executor, workers=2)
-    assert list(numbers(found)) == list(numbers(finished[1]))
+    assert found == finished[1]
     same(finished[0], tmp_path / "other")
 
 
@@ -111,6 +129,14 @@ def test_more_seeds_go_on_and_another_study_does_not(finished: tuple[Path, dict[
     other = TINY.model_copy(update={"settings": {"training.epochs": 2}})
     with pytest.raises(UserError, match="is another study: 'settings' differs"):
         run_study(other, folder, resume=True)
+    kept = (folder / "study.yaml").read_text()
+    looked = TINY.model_copy(update={"curves": {}, "arms": {**TINY.arms, "new": {}}})
+    open_folder(looked, folder, resume=True)  # the same runs, seen otherwise, and one more
+    assert list(read_study(folder).arms)[-1] == "new"
+    (folder / "study.yaml").write_text(kept)
+    changed = TINY.model_copy(update={"arms": {**TINY.arms, "plain": {"training.epochs": 2}}})
+    with pytest.raises(UserError, match=r"is another study: 'arms\.plain' differs"):
+        open_folder(changed, folder, resume=True)
     more = tasks_of(TINY.model_copy(update={"seeds": 3}), folder)[1]
     assert [task.done for task in more] == [True] * 6 + [False] * 3
 
@@ -141,6 +167,8 @@ def test_built_in_studies_resolve(name: str, tmp_path: Path) -> None:
         ({"arms": {"a/b": {}}, "reference": "a/b"}, "cannot be a folder's name"),
         ({"metrics": {"x": {"title": "x"}}}, "needs either a path or a logged value"),
         ({"metrics": {"x": {"title": "x", "logged": "y"}}}, "needs either at_least or at_most"),
+        ({"pairs": [["plain", "none"]]}, "pairs names two arms each"),
+        ({"front": ["accuracy"]}, "front names two metrics"),
         ({"seeds": 0}, "greater than or equal to 1"),
         ({"novel": 1}, "novel"),
     ],
@@ -175,10 +203,24 @@ def test_values_at_paths_and_times() -> None:
     rows = [{"phase": "victim", "step": 900, "success": 1.0}, {"phase": "stage0", "step": 10},
             {"phase": "stage0-look", "step": 20, "success": 0.1}, {"phase": "stage1", "step": 5, "success": 0.3},
             {"phase": "stage1-look", "step": 30, "success": 0.85}, {"phase": "stage2", "step": 40, "success": 0.9}]
-    high = Metric(title="t", logged="success", at_least=0.8)
-    assert reached(rows, high) == (50.0, 90.0)
-    assert reached(rows, Metric(title="t", logged="success", at_least=0.95)) == (None, 90.0)
-    assert reached(rows, Metric(title="t", logged="success", at_most=0.2)) == (20.0, 90.0)
+    steps, values, end = series(rows, "success", "stage")
+    assert (steps, values, end) == ([20.0, 25.0, 50.0, 90.0], [0.1, 0.3, 0.85, 0.9], 90.0)
+    assert reached(steps, values, Metric(title="t", logged="success", at_least=0.8)) == 50.0
+    assert reached(steps, values, Metric(title="t", logged="success", at_least=0.95)) is None
+    assert reached(steps, values, Metric(title="t", logged="success", at_most=0.2)) == 20.0
+    assert taken(steps, values, "first") == 0.1 and taken(steps, values, "last") == 0.9
+    assert taken(steps, values, "variance") == pytest.approx(0.00125)  # of the two values beyond step 45
+    assert taken(range(5), [1.0, 1.0, 11.0, 1.0, 9.0], "spikes") == 1.0
+    assert taken([], [], "last") is None and taken([1.0], [2.0], "variance") is None
+
+
+def test_bands_are_means_and_intervals_where_all_runs_were_looked_at() -> None:
+    band = band_of([([1, 2, 4], [1.0, 5.0, 2.0]), ([1, 3, 4], [3.0, 5.0, 2.0])])
+    assert band is not None
+    steps, centre, low, high = band
+    assert steps.tolist() == [1, 4] and centre.tolist() == [2.0, 2.0]
+    assert low[0] == pytest.approx(2 - 12.7062, abs=1e-3) and high.tolist()[1] == 2.0
+    assert band_of([([1], [1.0]), ([2], [1.0])]) is None and band_of([]) is None
 
 
 def test_times_are_censored_not_dropped(tmp_path: Path) -> None:
@@ -218,6 +260,9 @@ def test_cells_cannot_break_tables() -> None:
         (Difference("s", "a", "m", -0.03, 0.03), (0.1, 0.05, 0.2), "refuted"),
         (Level("s", "a", "m", 0.8, 0.9), (0.5, 0.4, 0.6), "refuted"),
         (Level("s", "a", "m", 0.8, 0.9), (0.7, 0.2, 1.0), "within noise"),
+        (Level("s", "a", "m", 1.0, float("inf")), (2, 1.5, 2.5), "confirmed"),
+        (Level("s", "a", "m", 1.0, float("inf")), (1.2, 0.5, 1.9), "within noise"),
+        (Cost("b", {}, "x", float("-inf"), 1.0), (1.5, 1.2, 1.8), "refuted"),
         (None, (1, 1, 1), "not yet run"),
     ],
 )
@@ -247,15 +292,52 @@ def test_the_ledger_is_read_from_studies_and_from_nothing_else(finished: tuple[P
         write_claims([tmp_path], tmp_path / "out", claims)
 
 
+def test_shares_pairs_and_costs_in_the_ledger(tmp_path: Path) -> None:
+    summary = {"study": "s", "arms": {"a": {"metrics": {"t": {"reached": 4, "n": 4, "value": 10.0}}}},
+               "contrasts": {"t": {"a less b": {"value": -3.0, "low": -5.0, "high": -1.0, "n": 4}}}}
+    for name, ratio in (("one.json", 1.2), ("two.json", 1.3)):
+        rows = [{"bench": "x", "loss": "plain", "ratio": 2.0}, {"bench": "x", "loss": "dear", "ratio": 2 * ratio}]
+        (tmp_path / name).write_text(json.dumps({"rows": rows}))
+    dear = Cost("x", {"loss": "dear"}, "ratio", 1.0, 2.0, {"loss": "plain"})
+    claims = (Claim("1", "n", "always", "100%", Share("s", "a", "t", 0.95, 1.0)),
+              Claim("2", "n", "sooner", "-3", Difference("s", "a", "t", -9, -1e-9, "b")),
+              Claim("3", "n", "later", "+3", Difference("s", "a", "t", 1e-9, 9, "b")),
+              Claim("4", "n", "dear", "1.25x", dear), Claim("5", "n", "none", "?", Cost("y", {}, "ratio", 0, 1)))
+    benches = {"x": [read_bench(tmp_path / name)["x"] for name in ("one.json", "two.json")]}
+    found = ledger(claims, {"s": summary}, benches)
+    assert (found[0]["measured"], found[0]["n"]) == (1.0, 4) and found[0]["low"] == pytest.approx(0.025**0.25)
+    assert found[0]["verdict"] == "within noise"  # four of four say little
+    assert [row["verdict"] for row in found[1:3]] == ["confirmed", "refuted"]
+    assert found[3]["measured"] == pytest.approx(1.25) and found[3]["n"] == 2
+    assert found[3]["command"] == "latentprint bench x --json" and found[4]["verdict"] == "not yet run"
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# a\n{BEGIN}\nold\n{END}\nb\n")
+    write_section(readme, found, "docs/claims.md")
+    text = readme.read_text()
+    assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "old" not in text
+    wrong, _, right = text.partition("**Confirmed**")
+    assert "- later (expected: +3; n): -3 (-5 to -1), n 4" in wrong and "- sooner" in right
+    write_section(readme, found, "docs/claims.md")
+    assert readme.read_text() == text
+    (tmp_path / "bare.md").write_text("nothing")
+    with pytest.raises(UserError, match="no place for results"):
+        write_section(tmp_path / "bare.md", found, "x")
+    with pytest.raises(UserError, match="is not what `latentprint bench --json` prints"):
+        read_bench(readme)
+
+
 def test_every_claim_names_what_its_study_measures() -> None:
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) > 50
     for claim in CLAIMS:
         if claim.by is None:
             assert claim.why, claim.id
             continue
+        if isinstance(claim.by, Cost):
+            continue
         study = STUDIES[claim.by.study]
         assert claim.by.arm in study.arms and claim.by.metric in study.metrics, claim.id
-        assert not isinstance(claim.by, Difference) or claim.by.arm != study.reference
+        assert not isinstance(claim.by, Difference) or claim.by.key in comparisons(study), claim.id
+        assert not isinstance(claim.by, Share) or study.metrics[claim.by.metric].timed, claim.id
     assert {claim.source[:3] for claim in CLAIMS} == {"000", "001", "002", "004"}
     assert all(row["verdict"] == "not yet run" for row in ledger(CLAIMS, {}))
 

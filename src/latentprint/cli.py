@@ -299,12 +299,18 @@ def study_show(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A 
 def study_claims(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of studies.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where claims.md and .json go.")] = Path("docs/results"),
+    bench: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="What `bench --json` printed; several runs "
+                                                     "of it give intervals.")] = None,
+    readme: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results section of this file, "
+                                                "between its marks.")] = None,
 ) -> None:
     """What the notes expected, what these studies measured, and the verdict."""
-    from latentprint.study.claims import write_claims
+    from latentprint.study.claims import write_claims, write_section
     from latentprint.study.notes import CLAIMS
 
-    rows = write_claims(directories, out, CLAIMS)
+    rows = write_claims(directories, out, CLAIMS, bench or ())
+    if readme is not None:
+        write_section(readme, rows, os.path.relpath(out / "claims.md", readme.parent))
     measured = sum(row["verdict"] != "not yet run" for row in rows)
     typer.echo(f"claims: {out / 'claims.md'}, {measured} of {len(rows)} measured")
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from latentprint.engine.state import write_text
 from latentprint.report.figures import read_metrics
 from latentprint.report.values import mapping, number
 from latentprint.stats import bootstrap_by_identity, holm, paired, success_rate, t_interval, time_to_threshold
-from latentprint.study.definition import Metric, Study
-from latentprint.study.outputs import write_tables
+from latentprint.study.definition import Metric, Study, Take, comparisons
+from latentprint.study.outputs import Curves, write_tables
 from latentprint.study.tasks import FAILURE, Task, tasks_of
 
 Row = dict[str, Any]
 SUMMARY = "summary.json"
+#: A logged value this many times the median is a spike.
+SPIKE = 10
 
 
 def write_outputs(study: Study, folder: Path) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def write_outputs(study: Study, folder: Path) -> dict[str, Any]:
     rows = collect(study, folder)
     summary = summarise(study, rows)
     write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    write_tables(study, rows, summary, folder)
+    write_tables(study, rows, summary, curves_of(study, folder), folder)
     return summary
 
 
@@ -33,6 +37,17 @@ def collect(study: Study, folder: Path) -> list[Row]:
     """A row a run, arm by arm: ``arm``, ``seed``, ``status`` (done, failed, missing) and every metric, None without."""
     tasks = sorted(tasks_of(study, folder)[1], key=lambda task: (list(study.arms).index(task.arm), task.seed))
     return [_row(study, task) for task in tasks]
+
+
+def curves_of(study: Study, folder: Path) -> Curves:
+    """What the study's curves need: of each logged value, by arm, steps and values of every run that ended well."""
+    found: Curves = {name: {arm: [] for arm in study.arms} for name in study.curves}
+    for task in tasks_of(study, folder)[1] if study.curves else []:
+        if (task.out / "report.json").is_file():
+            logged = read_metrics(task.out / "metrics.jsonl")
+            for name, by_arm in found.items():
+                by_arm[task.arm].append(series(logged, name, study.phases)[:2])
+    return found
 
 
 def _row(study: Study, task: Task) -> Row:
@@ -46,8 +61,12 @@ def _row(study: Study, task: Task) -> Row:
         for name, metric in study.metrics.items():
             if metric.path:
                 metrics[name] = at_path(section, metric.path)
+                continue
+            steps, values, end = series(logged, metric.logged, study.phases)
+            if metric.timed:
+                metrics[name], watched[name] = reached(steps, values, metric), end
             else:
-                metrics[name], watched[name] = reached(logged, metric)
+                metrics[name] = taken(steps, values, metric.take)
     elif (task.out / FAILURE).is_file():
         row |= {"status": "failed", "error": json.loads((task.out / FAILURE).read_text())["error"]}
     return {**row, **metrics, **{f"{name} watched": end for name, end in watched.items()}}
@@ -64,31 +83,48 @@ def at_path(section: Mapping[str, Any], path: str) -> float | None:
     return number(mapping(found).get("value") if isinstance(found, Mapping) else found)
 
 
-def reached(rows: Sequence[Mapping[str, Any]], metric: Metric) -> tuple[float | None, float]:
-    """Steps of the attack until a logged value passes the bound (None: never), and how many were watched.
+def series(rows: Sequence[Mapping[str, Any]], name: str, phases: str) -> tuple[list[float], list[float], float]:
+    """The steps at which a value was logged, the values, and the steps that were watched.
 
-    Steps count through the stages, whose rows are in order; ``-look`` rows count as their stage's.
+    Steps count through the phases that begin with ``phases``, whose rows are in order; ``-look`` rows count as their
+    phase's. Of several values at a step the last is taken.
     """
-    done, stage, last = 0.0, "", 0.0
-    found: float | None = None
+    done, current, last = 0.0, "", 0.0
+    found: dict[float, float] = {}
     for row in rows:
         phase = str(row["phase"]).removesuffix("-look")
-        if not phase.startswith("stage"):
+        if not phase.startswith(phases):
             continue
-        if phase != stage:
-            done, stage, last = done + last, phase, 0.0
+        if phase != current:
+            done, current, last = done + last, phase, 0.0
         last = max(last, float(row["step"]))
-        value = number(row.get(metric.logged))
-        if value is None or found is not None:
-            continue
-        if (metric.at_least is not None and value >= metric.at_least) or (
-                metric.at_most is not None and value <= metric.at_most):
-            found = done + float(row["step"])
-    return found, done + last
+        if (value := number(row.get(name))) is not None:
+            found[done + float(row["step"])] = value
+    return list(found), list(found.values()), done + last
+
+
+def reached(steps: Sequence[float], values: Sequence[float], metric: Metric) -> float | None:
+    """The step of the first value that passes the bound; None: never."""
+    low = -math.inf if metric.at_least is None else metric.at_least
+    high = math.inf if metric.at_most is None else metric.at_most
+    return next((step for step, value in zip(steps, values, strict=True) if low <= value <= high), None)
+
+
+def taken(steps: Sequence[float], values: Sequence[float], take: Take) -> float | None:
+    """What a metric takes of logged values, other than a time; None where there are too few."""
+    if not values:
+        return None
+    if take == "spikes":
+        return float(np.sum(np.asarray(values) > SPIKE * np.median(values)))
+    if take == "variance":
+        late = [value for step, value in zip(steps, values, strict=True) if step > steps[-1] / 2]
+        return float(np.var(late, ddof=1)) if len(late) > 1 else None
+    return values[0] if take == "first" else values[-1]
 
 
 def summarise(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
-    """Arms: success rate of their runs and each metric. Contrasts: each arm less the reference, over shared seeds.
+    """Arms: success rate of their runs and each metric. Contrasts: each arm less the reference, and the study's pairs,
+    over shared seeds.
 
     A failed run counts as a failure and has no metrics; nothing is filled in for it. p-values are corrected by Holm
     over the arms of a metric.
@@ -112,7 +148,7 @@ def _runs(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _metric(metric: Metric, name: str, rows: Sequence[Row]) -> dict[str, Any] | None:
     done = [row for row in rows if row["status"] == "done"]
-    if metric.logged:
+    if metric.timed:
         return _time([row[name] for row in done], [row[f"{name} watched"] for row in done])
     values = [row[name] for row in done if row[name] is not None]
     if not values:
@@ -132,19 +168,20 @@ def _time(times: Sequence[float | None], watched: Sequence[float]) -> dict[str, 
 
 
 def _contrasts(study: Study, name: str, by_arm: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    """By arm; a time is compared as long as it was watched."""
-    reference = {row["seed"]: value for row in by_arm[study.reference] if (value := _shown(row, name)) is not None}
+    """By comparison; a time is compared as long as it was watched."""
+    known = {arm: {row["seed"]: value for row in rows if (value := _shown(row, name)) is not None}
+             for arm, rows in by_arm.items()}
     found: dict[str, dict[str, Any]] = {}
-    for arm, rows in by_arm.items():
-        own = {row["seed"]: value for row in rows if (value := _shown(row, name)) is not None}
-        shared = sorted(reference.keys() & own.keys())
-        if arm == study.reference or not shared:
+    for key, (first, second) in comparisons(study).items():
+        own, other = known[first], known[second]
+        shared = sorted(own.keys() & other.keys())
+        if not shared:
             continue
-        result = paired([reference[seed] for seed in shared], [own[seed] for seed in shared])
-        found[arm] = {**result.difference.to_json(), "effect": _finite(result.effect), "p": result.p_signs,
+        result = paired([other[seed] for seed in shared], [own[seed] for seed in shared])
+        found[key] = {**result.difference.to_json(), "effect": _finite(result.effect), "p": result.p_signs,
                       "p_wilcoxon": _finite(result.p_wilcoxon)}
-    adjusted = holm({arm: row["p"] for arm, row in found.items()})
-    return {arm: {**row, "p_holm": adjusted[arm]} for arm, row in found.items()}
+    adjusted = holm({key: row["p"] for key, row in found.items()})
+    return {key: {**row, "p_holm": adjusted[key]} for key, row in found.items()}
 
 
 def _shown(row: Row, name: str) -> float | None:
@@ -154,12 +191,3 @@ def _shown(row: Row, name: str) -> float | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def numbers(summary: Mapping[str, Any]) -> Iterator[float]:
-    """Every number of a summary, in order: what two ways of running a study must agree on."""
-    for value in summary.values() if isinstance(summary, Mapping) else summary:
-        if isinstance(value, Mapping | list):
-            yield from numbers(value)  # type: ignore[arg-type]
-        elif isinstance(value, int | float):
-            yield float(value)

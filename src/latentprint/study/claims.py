@@ -7,17 +7,23 @@ whose study has not run, stays in the ledger without one.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
-from latentprint.report.values import mapping
+from latentprint.report.values import mapping, number
+from latentprint.stats import success_rate, t_interval
 from latentprint.study.analyse import SUMMARY
+from latentprint.study.definition import difference_name
 from latentprint.study.outputs import markdown
 
+#: Between these two lines of a README the section lies that is generated.
+BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
 Verdict = Literal["confirmed", "refuted", "within noise", "not yet run"]
 
 
@@ -32,8 +38,35 @@ class Level:
     high: float
 
 
+@dataclass(frozen=True)
 class Difference(Level):
-    """The arm less the study's reference is claimed to; ``low`` above 0 or ``high`` below 0 says a direction."""
+    """The arm less another, by default the study's reference; ``low`` above 0 or ``high`` below 0 says a direction."""
+
+    other: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name among the study's comparisons."""
+        return difference_name(self.arm, self.other) if self.other else self.arm
+
+
+class Share(Level):
+    """The share of an arm's runs that get to the metric's bound, with the interval of Clopper and Pearson."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A value of ``latentprint bench --json`` is claimed to lie in a range; an interval needs several files.
+
+    ``row`` picks the row; with ``over`` the value is the quotient by that of another row.
+    """
+
+    bench: str
+    row: Mapping[str, str]
+    value: str
+    low: float
+    high: float
+    over: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,41 +77,65 @@ class Claim:
     source: str
     claim: str
     expected: str
-    by: Level | None = None
+    by: Level | Cost | None = None
     why: str = ""
 
 
-def ledger(claims: Sequence[Claim], summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+#: By name of a bench, the rows of each of its runs.
+Benches = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+
+
+def ledger(claims: Sequence[Claim], summaries: Mapping[str, Mapping[str, Any]],
+           benches: Benches = MappingProxyType({})) -> list[dict[str, Any]]:
     """A row a claim; ``summaries`` by the name of their study."""
-    return [_row(claim, summaries) for claim in claims]
+    return [_row(claim, summaries, benches) for claim in claims]
 
 
-def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    found = None if claim.by is None else _measured(claim.by, summaries.get(claim.by.study))
+def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]], benches: Benches) -> dict[str, Any]:
+    found: Mapping[str, Any] | None = None
+    command = ""
+    if isinstance(claim.by, Cost):
+        found, command = _cost(claim.by, benches.get(claim.by.bench, ())), f"latentprint bench {claim.by.bench} --json"
+    elif claim.by is not None:
+        found = _measured(claim.by, summaries.get(claim.by.study))
+        command = f"latentprint study run {claim.by.study}"
     value, low, high, n = (None if found is None else found.get(key) for key in ("value", "low", "high", "n"))
     return {
         "id": claim.id, "source": claim.source, "claim": claim.claim, "expected": claim.expected, "measured": value,
         "low": low, "high": high, "n": n, "verdict": verdict(claim.by, value, low, high),
-        "command": "" if claim.by is None else f"latentprint study run {claim.by.study}", "note": claim.why}
+        "command": command, "note": claim.why}
 
 
 def _measured(by: Level, summary: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     if summary is None:
         return None
     if isinstance(by, Difference):
-        found = mapping(mapping(summary["contrasts"]).get(by.metric)).get(by.arm)
+        found = mapping(mapping(summary["contrasts"]).get(by.metric)).get(by.key)
     else:
         found = mapping(mapping(mapping(summary["arms"]).get(by.arm)).get("metrics")).get(by.metric)
-    return found if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return None
+    return success_rate(found["reached"], found["n"]).to_json() if isinstance(by, Share) else found
 
 
-def verdict(by: Level | None, value: float | None, low: float | None, high: float | None) -> Verdict:
+def _cost(by: Cost, runs: Sequence[Sequence[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+    def value(rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, str]) -> float | None:
+        fit = [row for row in rows if all(row.get(key) == one for key, one in wanted.items())]
+        return number(fit[0].get(by.value)) if fit else None
+
+    found = [(value(rows, by.row), 1.0 if by.over is None else value(rows, by.over)) for rows in runs]
+    quotients = [a / b for a, b in found if a is not None and b]
+    return t_interval(quotients).to_json() if quotients else None
+
+
+def verdict(by: Level | Cost | None, value: float | None, low: float | None, high: float | None) -> Verdict:
     """By the interval over seeds.
 
     A claimed direction is *confirmed* where the interval lies on its side of 0, whatever the size; a claimed range that
     holds 0 or is a level, where the interval meets it and is no wider than twice the range or a tenth. *Refuted*: the
     interval lies outside the range on the side that contradicts it (for a direction: beyond 0, or wholly short of a
-    claimed size). *Within noise*: neither.
+    claimed size). *Within noise*: neither. A level that is bounded on one side is confirmed where the interval lies on
+    that side, refuted where it lies on the other.
     """
     if by is None or value is None or low is None or high is None:
         return "not yet run"
@@ -91,15 +148,37 @@ def verdict(by: Level | None, value: float | None, low: float | None, high: floa
         return "refuted" if far < least else "within noise"
     if high < by.low or low > by.high:
         return "refuted"
+    if math.isinf(by.low) or math.isinf(by.high):
+        return "confirmed" if by.low <= low and high <= by.high else "within noise"
     return "confirmed" if high - low <= max(2 * (by.high - by.low), 0.1) else "within noise"
 
 
-def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim]) -> list[dict[str, Any]]:
-    """``claims.json`` and ``claims.md`` from the studies in ``folders``; returns the rows.
+def read_bench(path: Path) -> dict[str, list[Mapping[str, Any]]]:
+    """By name of a bench the rows that ``latentprint bench --json`` printed into a file.
 
     Raises:
-        UserError: a folder holds no finished study, or two hold the same one.
+        UserError: the file holds no such thing.
     """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    try:
+        for row in json.loads(path.read_text())["rows"]:
+            found.setdefault(row["bench"], []).append(row)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is not what `latentprint bench --json` prints") from None
+    return found
+
+
+def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim],
+                 benches: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    """``claims.json`` and ``claims.md`` from the studies in ``folders`` and files of benches; returns the rows.
+
+    Raises:
+        UserError: a folder holds no finished study, or two hold the same one, or a file holds no bench.
+    """
+    timed: dict[str, list[list[Mapping[str, Any]]]] = {}
+    for path in benches:
+        for name, found in read_bench(path).items():
+            timed.setdefault(name, []).append(found)
     summaries: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
         if not (folder / SUMMARY).is_file():
@@ -108,11 +187,43 @@ def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim]) ->
         if summary["study"] in summaries:
             raise UserError(f"{folder}: the study '{summary['study']}' is given twice")
         summaries[summary["study"]] = summary
-    rows = ledger(claims, summaries)
+    rows = ledger(claims, summaries, timed)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "claims.json", json.dumps({"claims": rows}, indent=1) + "\n")
     write_text(out / "claims.md", _page(rows, summaries))
     return rows
+
+
+def write_section(readme: Path, rows: Sequence[Mapping[str, Any]], link: str) -> None:
+    """Put what came out between the two marks of a Markdown file: first of all where the notes were wrong.
+
+    Raises:
+        UserError: the file has no such marks.
+    """
+    try:
+        before, _, rest = readme.read_text().partition(BEGIN)
+        _, mark, after = rest.partition(END)
+    except OSError as error:
+        raise UserError(f"{readme} cannot be read ({error.strerror})") from None
+    if not mark:
+        raise UserError(f"{readme} has no place for results: it needs the lines {BEGIN} and {END}")
+    write_text(readme, f"{before}{BEGIN}\n{_section(rows, link)}{END}{after}")
+
+
+def _section(rows: Sequence[Mapping[str, Any]], link: str) -> str:
+    def lines(verdict: Verdict) -> str:
+        return "".join(f"- {row['claim']} (expected: {row['expected']}; {row['source']}): {_cell(row)}\n"
+                       for row in rows if row["verdict"] == verdict)
+
+    counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    parts = [f"Of {len(rows)} numbers that the notes expect: {said} ([all of them]({link})).\n"]
+    if counts["refuted"]:
+        parts.append("**Where the notes were wrong**, measured on procedural people at 64 pixels:\n\n"
+                     + lines("refuted"))
+    if counts["confirmed"]:
+        parts.append("**Confirmed**:\n\n" + lines("confirmed"))
+    return "\n".join(parts)
 
 
 def _page(rows: Sequence[Mapping[str, Any]], summaries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -120,8 +231,9 @@ def _page(rows: Sequence[Mapping[str, Any]], summaries: Mapping[str, Mapping[str
     sizes = "".join(f"- `{name}`: {found['command']}, preset {found['preset']}, {found['seeds']} seeds\n"
                     for name, found in summaries.items())
     body = [[row["id"], row["source"], row["claim"], row["expected"], _cell(row), row["verdict"],
-             f"`{row['command']}`" if row["command"] else row["note"]] for row in rows]
-    head = ["id", "source", "claim", "expected", "measured", "verdict", "command"]
+             "; ".join(part for part in (f"`{row['command']}`" if row["command"] else "", row["note"]) if part)]
+            for row in rows]
+    head = ["id", "source", "claim", "expected", "measured", "verdict", "command, note"]
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return (f"# The notes' expectations, measured\n\nWritten by `latentprint study claims`, no number by hand. "
             f"{len(rows)} claims: {said}. Measured values are means over seeds with Student's 95% interval; shares are "

@@ -10,6 +10,7 @@ from latentprint.config import Config
 from latentprint.errors import UserError
 
 Command = Literal["audit label", "audit template", "audit feature"]
+Take = Literal["when", "first", "last", "variance", "spikes"]
 Overrides = dict[str, Any]
 
 
@@ -19,6 +20,8 @@ class Metric(Config):
     title: str = Field(description="what it is called in tables")
     path: str = Field("", description="dotted path below the channel in report.json")
     logged: str = Field("", description="in place of a path: a value of metrics.jsonl")
+    take: Take = Field("when", description="logged: the step at which it passes the bound, the first, the last, the "
+                       "variance over the last half, or how many exceed ten times the median")
     at_least: float | None = Field(None, description="logged: the time is when the value is this high")
     at_most: float | None = Field(None, description="logged: ... or this low")
     share: bool = Field(False, description="shown in percent")
@@ -28,9 +31,14 @@ class Metric(Config):
     def _one_source(self) -> Self:
         if bool(self.path) == bool(self.logged):
             raise ValueError(f"metric '{self.title}' needs either a path or a logged value")
-        if self.logged and (self.at_least is None) == (self.at_most is None):
+        if self.timed and (self.at_least is None) == (self.at_most is None):
             raise ValueError(f"metric '{self.title}' needs either at_least or at_most")
         return self
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is a time, which a run that never got there only bounds."""
+        return bool(self.logged) and self.take == "when"
 
 
 class Study(Config):
@@ -47,6 +55,11 @@ class Study(Config):
     arms: dict[str, Overrides] = Field(min_length=1, description="what differs, by name")
     reference: str = Field(description="the arm that the others are compared with")
     metrics: dict[str, Metric] = Field(min_length=1, description="numbers to compare, by a short name")
+    pairs: list[list[str]] = Field([], description="further comparisons: the first arm less the second")
+    curves: dict[str, str] = Field({}, description="values of metrics.jsonl to draw over the steps -> titles")
+    phases: str = Field("stage", description="how the phases of metrics.jsonl begin whose steps count")
+    front: list[str] = Field([], description="two metrics that are shares, one to keep and one to lose: drawn "
+                             "against each other")
     seeds: int = Field(3, ge=1, description="0, 1, ... so many")
 
     @model_validator(mode="after")
@@ -57,7 +70,23 @@ class Study(Config):
             raise ValueError("uses names files of a first run, and there is no 'start'")
         if odd := [name for name in self.arms if "/" in name or name.startswith(".")]:
             raise ValueError(f"arm '{odd[0]}' cannot be a folder's name")
+        for pair in self.pairs:
+            if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(self.arms):
+                raise ValueError(f"pairs names two arms each, not {pair}")
+        if self.front and (len(self.front) != 2 or not set(self.front) <= set(self.metrics)):
+            raise ValueError(f"front names two metrics, not {self.front}")
         return self
+
+
+def comparisons(study: Study) -> dict[str, tuple[str, str]]:
+    """What is compared, first less second: every arm with the reference under its name, and the pairs."""
+    return {**{arm: (arm, study.reference) for arm in study.arms if arm != study.reference},
+            **{difference_name(*pair): (pair[0], pair[1]) for pair in study.pairs}}
+
+
+def difference_name(first: str, second: str) -> str:
+    """The key of a pair among the comparisons."""
+    return f"{first} less {second}"
 
 
 def study_of(told: Any, where: str) -> Study:

@@ -33,22 +33,34 @@ LABEL_METRICS = {
     "similarity": Metric(title="similarity, judge", path="metrics.similarity_judge"),
     "frechet": Metric(title="Frechet distance", path="metrics.frechet", less_is_more=True),
     "diversity": Metric(title="diversity", path="metrics.diversity"),
+    "perceptual": Metric(title="perceptual distance to the attribute image", path="metrics.perceptual",
+                         less_is_more=True),
+    "attributes": Metric(title="attribute error", path="metrics.attribute_error", less_is_more=True),
     "steps": Metric(title="steps to 80% success on the victim", logged="success", at_least=0.8, less_is_more=True),
+    "attention": Metric(title="attention's entropy at first", logged="attention_entropy", take="first"),
+    "variance": Metric(title="variance of the victim's loss", logged="raw/cls", take="variance", less_is_more=True),
+    "spikes": Metric(title="spikes of the gradient", logged="grad_norm", take="spikes", less_is_more=True),
+    "weight": Metric(title="weight of cls in the end", logged="weight/cls", take="last"),
 }
+LABEL_CURVES = {"success": "success on the victim", "identity": "similarity to the label's identity, teacher",
+                "frechet": "Frechet distance", "raw/cls": "the victim's loss"}
 FIRST_PERSON = {"data.private.first_identity": 1000}
 
 
-def _label(name: str, question: str, arms: Mapping[str, dict[str, Any]], reference: str, seeds: int) -> Study:
+def _label(name: str, question: str, arms: Mapping[str, dict[str, Any]], reference: str, seeds: int,
+           *pairs: list[str]) -> Study:
     start: dict[str, Any] = {"attack.access": "scores", "attack.stages": [], "attack.map_steps": 1, "attack.images": 2}
     return Study(name=name, question=question, command="audit label", settings=LABEL_SIZE, per_seed=FIRST_PERSON,
-                 start=start, uses=TRAINED, arms=dict(arms), reference=reference, metrics=LABEL_METRICS, seeds=seeds)
+                 start=start, uses=TRAINED, arms=dict(arms), reference=reference, metrics=LABEL_METRICS,
+                 curves=LABEL_CURVES, pairs=list(pairs), seeds=seeds)
 
 
 ANNEALING = _label(
     "annealing", "Does the hand-over from photos to labels help, by which annealing, and does alignment?",
     {**{arm: {"attack.arm": arm} for arm in ARMS},
      "random pairs": {"attack.arm": "cosine", "attack.pairing": "random"},
-     "mapped": {}}, "baseline", 5)
+     "mapped": {}}, "baseline", 5,
+    ["cosine", "linear"], ["cosine", "no-align"], ["cosine", "random pairs"])
 
 LOSSES = _label(
     "losses", "What do the notes' losses A to D do to success, similarity and variety?",
@@ -69,7 +81,8 @@ TEMPLATE_METRICS = {
 def _template(name: str, question: str, arms: template.Arms, reference: str) -> Study:
     return Study(name=name, question=question, command="audit template", settings=TEMPLATE_SIZE,
                  per_seed=FIRST_PERSON, arms={arm: dict(own) for arm, own in arms.items()}, reference=reference,
-                 metrics=TEMPLATE_METRICS)
+                 metrics=TEMPLATE_METRICS, phases="generator",
+                 curves={"similarity": "similarity to the template", "pixel": "pixel loss"})
 
 
 TEMPLATE_LOSSES = _template("template-losses", "InfoNCE or L2, a linear or a sigmoid weight, with a perceptual loss?",
@@ -101,7 +114,8 @@ SURROGATES = Study(
              {"kmeans": (4, 16), "gmm": (4, 16), "slot": (1, 4), "gated": (1, 4)}.items() for weight in weights},
           "kmeans 16 constant": _cem("kmeans", 16, threshold={"kind": "constant"}),
           "kmeans 16 schedule": _cem("kmeans", 16, threshold={"kind": "schedule"})},
-    reference="noise",
+    reference="noise", phases="victim", curves={"accuracy": "accuracy in training"}, front=["accuracy", "leak"],
+    pairs=[["gated 4", "kmeans 16"], ["kmeans 16 constant", "kmeans 16"], ["kmeans 16 schedule", "kmeans 16"]],
     metrics={"accuracy": Metric(title="accuracy", path="accuracy", share=True),
              "leak": Metric(title="variance recovered", path="leak", share=True, less_is_more=True),
              "mse": Metric(title="MSE", path="metrics.mse"),

@@ -21,6 +21,8 @@ from latentprint.study.tasks import Task, check, run_task, tasks_of
 
 Executor = Literal["loky", "dask", "ray"]
 DEFINITION = "study.yaml"
+#: What decides what a run is, beside its arm and seed.
+RUNS = ("name", "command", "preset", "settings", "per_seed", "start", "uses")
 #: Seconds between looks at what is finished.
 LOOK = 0.5
 
@@ -48,7 +50,7 @@ def run_study(study: Study, out: Path, executor: Executor = "loky", workers: int
 
 
 def open_folder(study: Study, out: Path, resume: bool) -> None:
-    """Create ``out``, or take it up again.
+    """Create ``out``, or take it up again; what is measured and drawn may have changed since, and arms been added.
 
     Raises:
         UserError: it holds a study already (without ``resume``), or another one.
@@ -57,10 +59,11 @@ def open_folder(study: Study, out: Path, resume: bool) -> None:
     if kept.is_file():
         if not resume:
             raise UserError(f"--out {out} holds a study already; --resume goes on with it")
-        known = study_of(yaml.safe_load(kept.read_text()), str(kept)).model_dump(mode="json")
-        if {**known, "seeds": 0} != {**told, "seeds": 0}:
-            odd = next(key for key in told if key != "seeds" and known[key] != told[key])
-            raise UserError(f"--out {out} is another study: '{odd}' differs; choose another folder")
+        known = read_study(out).model_dump(mode="json")
+        odd = [key for key in RUNS if known[key] != told[key]]
+        odd += [f"arms.{arm}" for arm, own in known["arms"].items() if told["arms"].get(arm, own) != own]
+        if odd:
+            raise UserError(f"--out {out} is another study: '{odd[0]}' differs; choose another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(kept, yaml.safe_dump(told, sort_keys=False))
