@@ -186,7 +186,8 @@ def test_studies_that_are_not_there_or_have_wrong_settings(tmp_path: Path, capsy
     code, out, _ = run_cli(capsys, "study", "run", "list")
     assert code == 0 and "template-losses" in out
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({**TINY.model_dump(mode="json"), "arms": {"plain": {}, "odd": {"training.lrr": 1}}}))
+    path.write_text(yaml.safe_dump({**TINY.model_dump(mode="json"), "pairs": [],
+                                    "arms": {"plain": {}, "odd": {"training.lrr": 1}}}))
     code, _, err = run_cli(capsys, "study", "run", str(path), "--out", str(tmp_path / "out"))
     assert code == 2 and "arm 'odd'" in err and "training.lrr" in err and not (tmp_path / "out").exists()
     code, _, err = run_cli(capsys, "study", "show", str(tmp_path / "nothing"))
