@@ -36,8 +36,9 @@ from latentprint.study.claims import (
 from latentprint.study.definition import Metric, Study, comparisons
 from latentprint.study.library import STUDIES, find_study
 from latentprint.study.notes import CLAIMS
-from latentprint.study.outputs import band_of, latex, markdown, table, tex
+from latentprint.study.plots import band_of
 from latentprint.study.run import open_folder, read_study, run_study
+from latentprint.study.tables import Cell, Table, latex, markdown, tables, tex
 from latentprint.study.tasks import FAILURE, START, Task, check, tasks_of
 
 TINY = Study(
@@ -233,15 +234,20 @@ def test_times_are_censored_not_dropped(tmp_path: Path) -> None:
     assert summary["arms"]["plain"]["metrics"]["steps"] | {"low": 0, "high": 0} == {
         "value": 90.0, "low": 0, "high": 0, "n": 2, "sd": None, "reached": 1, "median": 80.0}
     assert summary["contrasts"]["steps"]["noise_2"]["value"] == pytest.approx(-60.0)
-    head, body = table(study, summary)
-    assert "1 of 2 got there" in body[0][2] and head[0] == "arm"
+    values, differences = tables(study, summary)
+    assert "1 of 2 got there" in str(values.body[0][2]) and values.head == ["arm", "runs", "steps"]
+    assert differences.body[0][1].value == "-60"
     assert collect(study, tmp_path)[0]["status"] == "missing"
 
 
 def test_cells_cannot_break_tables() -> None:
     assert markdown(["a|b"], [["1"]]).splitlines()[0] == r"| a\|b |"
     assert tex("a_b & 5% of {x}~^\\") == r"a\_b \& 5\% of \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    assert latex(TINY, ["arm"], [["a_b"]]).count(r"\\") >= 2
+    numbers = [Cell("1", "0 to 2")] * 5  # four metrics abreast, and one
+    wide = Table("T", ["arm", "runs", *"abcde"], [[Cell("x_y"), Cell("2 of 2"), *numbers]])
+    code = latex(TINY, [wide])
+    assert code.count(r"\begin{tabular}") == 2 and code.count(r"x\_y & 2 of 2 & 1 (0 to 2)") == 2
+    assert code.count(r"\\") == 4 and code.count(r"\begin{table}") == 1
 
 
 # ---- claims ----

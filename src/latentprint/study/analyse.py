@@ -15,7 +15,8 @@ from latentprint.report.figures import read_metrics
 from latentprint.report.values import mapping, number
 from latentprint.stats import bootstrap_by_identity, holm, paired, success_rate, t_interval, time_to_threshold
 from latentprint.study.definition import Metric, Study, Take, comparisons
-from latentprint.study.outputs import Curves, write_tables
+from latentprint.study.outputs import write_all
+from latentprint.study.plots import Curves
 from latentprint.study.tasks import FAILURE, Task, tasks_of
 
 Row = dict[str, Any]
@@ -29,7 +30,7 @@ def write_outputs(study: Study, folder: Path) -> dict[str, Any]:
     rows = collect(study, folder)
     summary = summarise(study, rows)
     write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    write_tables(study, rows, summary, curves_of(study, folder), folder)
+    write_all(study, rows, summary, curves_of(study, folder), folder)
     return summary
 
 

@@ -20,7 +20,7 @@ from latentprint.report.values import mapping, number
 from latentprint.stats import success_rate, t_interval
 from latentprint.study.analyse import SUMMARY
 from latentprint.study.definition import difference_name
-from latentprint.study.outputs import markdown
+from latentprint.study.tables import markdown
 
 #: Between these two lines of a README the section lies that is generated.
 BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"

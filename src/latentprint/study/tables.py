@@ -1,0 +1,131 @@
+"""Tables of a study for a thesis chapter: CSV, LaTeX (booktabs) and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from latentprint.study.definition import Metric, Study, comparisons
+
+#: Metrics side by side in LaTeX; more of them go below.
+ABREAST = 4
+
+_TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+class Cell(NamedTuple):
+    """A number, and what is to be known with it: its interval, p."""
+
+    value: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.detail})" if self.detail else self.value
+
+
+class Table(NamedTuple):
+    """``head`` is as long as each line of ``body``; the first cell of a line names it."""
+
+    title: str
+    head: list[str]
+    body: list[list[Cell]]
+
+
+def tables(study: Study, summary: Mapping[str, Any]) -> list[Table]:
+    """The arms' values, and the comparisons, with intervals over seeds."""
+    head = [metric.title + (", %" if metric.share else "") for metric in study.metrics.values()]
+    values = [[Cell(arm), Cell(f"{own['runs']['done']} of {own['runs']['done'] + own['runs']['failed']}"),
+               *(_cell(metric, own["metrics"][name]) for name, metric in study.metrics.items())]
+              for arm, own in summary["arms"].items()]
+    found = [Table("Values", ["arm", "runs", *head], values)]
+    lines = [[Cell(key), *(_difference(metric, summary["contrasts"][name].get(key))
+                           for name, metric in study.metrics.items())] for key in comparisons(study)]
+    if lines:
+        found.append(Table(f"Less {study.reference}, or as a line says", ["arm", *head], lines))
+    return found
+
+
+def _cell(metric: Metric, found: Mapping[str, Any] | None) -> Cell:
+    if found is None or found["value"] is None:
+        return Cell("–")
+    reached = f"{found['reached']} of {found['n']} got there" if "reached" in found else ""
+    return Cell(_number(metric, found["value"]), ", ".join(filter(None, (_ends(metric, found), reached))))
+
+
+def _difference(metric: Metric, found: Mapping[str, Any] | None) -> Cell:
+    if found is None:
+        return Cell("–")
+    p = f"p {found['p_holm']:.2g}"
+    return Cell(_number(metric, found["value"], "+"), ", ".join(filter(None, (_ends(metric, found), p))))
+
+
+def _ends(metric: Metric, found: Mapping[str, Any]) -> str:
+    if found["low"] is None or found["high"] is None:
+        return ""
+    return f"{_number(metric, found['low'])} to {_number(metric, found['high'])}"
+
+
+def _number(metric: Metric, value: float, plus: str = "") -> str:
+    if metric.share:
+        return f"{100 * value:{plus}.1f}"
+    if metric.timed:
+        return f"{value:{plus}.0f}"
+    return f"{value:{plus}.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:{plus}.2g}"
+
+
+def tidy(study: Study, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line for each arm and metric, and for each comparison: every statistic as a number, shares as shares."""
+    lines = []
+    for name in study.metrics:
+        found = {**{(arm, ""): own["metrics"][name] for arm, own in summary["arms"].items()},
+                 **{pair: summary["contrasts"][name].get(key) for key, pair in comparisons(study).items()}}
+        lines += [{"metric": name, "arm": arm, "less": other, **{key: row.get(key) for key in TIDY}}
+                  for (arm, other), row in found.items() if row is not None]
+    return lines
+
+
+#: Statistics of a line of `tidy`.
+TIDY = ("value", "low", "high", "n", "sd", "reached", "median", "effect", "p", "p_holm", "p_wilcoxon")
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """With a head; what is None is empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
+    """A table whose cells cannot break it."""
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+
+
+def latex(study: Study, found: Sequence[Table]) -> str:
+    """A ``table`` of booktabs' rules for each, `ABREAST` metrics side by side and the rest below."""
+    return "\n".join(_latex(study, each, number) for number, each in enumerate(found))
+
+
+def _latex(study: Study, found: Table, number: int) -> str:
+    names = found.head.index("runs") + 1 if "runs" in found.head else 1  # columns that every part begins with
+    parts: list[str] = []
+    every: list[Sequence[object]] = [found.head, *found.body]
+    for start in range(names, len(found.head), ABREAST):
+        columns = [*range(names), *range(start, min(start + ABREAST, len(found.head)))]
+        head, *lines = ([str(line[column]) for column in columns] for line in every)
+        body = " \\\\\n".join(" & ".join(map(tex, line)) for line in lines)
+        parts.append(f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}\n\\toprule\n{' & '.join(map(tex, head))} "
+                     f"\\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n")
+    label = f"tab:{study.name}" + (f"-{number}" if number else "")
+    return (f"\\begin{{table}}\n\\centering\n\\small\n\\caption{{{tex(f'{study.question} {found.title}.')}}}\n"
+            f"\\label{{{label}}}\n" + "\n\\medskip\n\n".join(parts) + "\\end{table}\n")
+
+
+def tex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_TEX.get(letter, letter) for letter in text).replace("–", "--")
