@@ -98,6 +98,9 @@ def test_every_access_runs(run: Run, settings: tuple[str, ...]) -> None:
     assert code == 0, err
     found = section(out)
     assert found["attack"]["value"] is not None
+    own = "scores" in settings[0] or "transfer" in settings[0]
+    page = (out / "report.html").read_text().replace("&#39;", "'")
+    assert ("surrogate" in found) == own == ("Adversary's own" in page)
     if "scores" in settings[0]:
         assert found["queries"]["submitted_per_person"] == 12 and found["queries"]["backward"] == 0
     if "transfer" in settings[0]:

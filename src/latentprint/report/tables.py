@@ -355,6 +355,7 @@ def recognisers_table(section: Mapping[str, Any]) -> Table:
     rows = [(role, mapping(section.get(key))) for role, key in (("Judge", "judge"), ("Teacher", "teacher"),
                                                                 ("Attacked", "attacked"))]
     rows += [("Judge", mapping(entry)) for entry in sequence(section.get("judges"))]
+    rows += [("Adversary's own", mapping(section["surrogate"]))] if section.get("surrogate") else []
     rows = [(role, row) for role, row in rows if row]
     found = {rate for _, row in rows for part in ("thresholds", "tar") for rate in mapping(row.get(part))}
     rates = sorted(found, key=lambda rate: (-_rate(rate), rate))

@@ -121,6 +121,10 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
     section["queries"] = {"forward": victim.queries.forward, "backward": victim.queries.backward,
                           "submitted_per_person": int(victim.submitted.max())}
     section["best_attack"] = drawn.best
+    if (own := inversion.means.surrogate) is not None:
+        described, flags = surrogate_section(config, parts, own)
+        section["surrogate"] = described
+        warnings += flags
     warnings += later_flags(bench, arms["attack"].pictures) + ([drawn.note] if drawn.note else [])
     if is_main():
         section["figures"] = draw_figures(run.path, bench, arms, list(drawn.pictures))
@@ -272,6 +276,20 @@ def lfw_accuracy(recogniser: Embedder, pairs: Pairs) -> dict[str, Any]:
     likeness = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
     found = t_interval(pair_accuracy(likeness, pairs.same, pairs.fold))
     return {"value": found.value, "low": found.low, "high": found.high, "n": len(pairs)}
+
+
+def surrogate_section(config: TemplateConfig, parts: Parts, own: Embedder) -> tuple[dict[str, Any], list[str]]:
+    """How well the adversary's own recogniser tells people apart, and a warning where it hardly does.
+
+    Only the report's reader sees this: enrolled people are strangers to the adversary.
+    """
+    found = system_section(make_system(own.name, own, make_scheme(NoProtection(), own.dim, config.seed), parts.data,
+                                       parts.by))
+    tar = found["tar"][f"{LOOSE:g}"]
+    if tar >= LOW_TAR:
+        return found, []
+    return found, [f"the adversary's own recogniser accepts only {tar:.0%} of real photos of the right person at FMR "
+                   "0.01: the attack is no stronger than that; raise attack.surrogate_steps, or show it more people"]
 
 
 def recovered_similarity(bench: Bench, inversion: Inversion, recovered: Tensor) -> dict[str, Any] | None:
