@@ -23,7 +23,7 @@ from latentprint.feature.defenses.adversarial import Adversarial
 from latentprint.feature.presets import PRESETS, FeatureConfig, TrainingConfig
 from latentprint.feature.protection import DefenceConfig, described
 from latentprint.feature.train import Epochs, accuracy_hits, milestones, train_split
-from latentprint.report.pareto import Point, front, pareto_plot, recommended
+from latentprint.report.pareto import Point, _clusters, front, pareto_plot, ranges, recommended
 from latentprint.report.values import Measured
 
 CEM = "{kind: cem, warm_up: 0.0, surrogate: {kind: %s}}"
@@ -240,6 +240,12 @@ def test_the_front_and_the_recommendation() -> None:
     assert [recommended(points, points[0], cost).name for cost in (0.0, 0.01, 0.5)] == [  # type: ignore[union-attr]
         "plain", "good", "far"]
     assert recommended(points, points[-1], 0.1) is None
+
+
+def test_points_that_coincide_share_a_label() -> None:
+    assert ranges([3, 1, 2, 5]) == "1–3, 5" and ranges([4]) == "4"
+    points = [point("a", 0.90, 0.9), point("b", 0.90, 0.899), point("c", 0.6, 0.1), point("d", 0.75, 0.9)]
+    assert [[p.name for p in cluster] for cluster in _clusters(points)] == [["a", "b"], ["c"], ["d"]]
 
 
 def test_a_difference_of_leaks_is_the_leak_of_the_difference(run: Run) -> None:

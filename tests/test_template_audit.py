@@ -250,6 +250,10 @@ def test_the_advice_is_the_least_leak_that_costs_little() -> None:
     assert found == {"name": "a", "because": "of those within 1 point of the true accept rate of none, the one that "
                                              "leaks least"}
     assert alone is not None and alone["because"].startswith("nothing else leaks less")
+    listed[1] = Point("a", Measured(0.99), Measured(0.87))
+    idle = advice(listed, 0.01, "true accept rate")
+    assert idle is not None and idle["name"] == "none" and idle["because"] == (
+        "nothing within 1 point of its true accept rate makes a difference; what leaks least, a, still leaks 87%")
 
 
 def test_image_sets_give_every_persons_first_photos() -> None:

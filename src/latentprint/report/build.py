@@ -50,6 +50,7 @@ class Headline:
     """The numbers that the first screen and the verdict share, from one channel's section of report.json."""
 
     metric: names.Metric
+    subject: str
     is_match_rate: bool
     leak: Measured
     attack: Measured
@@ -68,7 +69,8 @@ class Headline:
         def find(key: str) -> Measured:
             return Measured.of(section.get(key)) or Measured.of(mapping(arms.get(key)).get(name))
 
-        return cls(names.metric(name), name == "identity_match_rate", Measured.of(section.get("leak")),
+        subject = "a stored template" if name.startswith("sar_") else "this model"
+        return cls(names.metric(name), subject, name == "identity_match_rate", Measured.of(section.get("leak")),
                    *(find(key) for key in ("attack", "floor", "ceiling", "prior_ceiling", "pseudo_label",
                                            "gain_over_pseudo_label")))
 
@@ -132,11 +134,11 @@ def _leak(head: Headline) -> str:
         return "The leak between floor and ceiling was not measured."
     word = grade(head.leak)
     if word is NO_LEAK and head.leak.value <= 0:
-        return f"That is not above the floor: this model {word.words}."
+        return f"That is not above the floor: {head.subject} {word.words}."
     reach = f"That is {percent(head.leak.value)} of the way from floor to ceiling"
     if word is NO_LEAK:
-        return f"{reach}, but the interval reaches zero: this model {word.words}."
-    return f"{reach}: this model {word.words}."
+        return f"{reach}, but the interval reaches zero: {head.subject} {word.words}."
+    return f"{reach}: {head.subject} {word.words}."
 
 
 def _by_class(head: Headline, section: Mapping[str, Any]) -> str:

@@ -68,9 +68,9 @@ Protection = Annotated[
 
 
 def described(protection: Protection) -> str:
-    """Kind, and what is not as it comes: ``quantise(bits 2)``."""
+    """Kind, and what is not as it comes: ``quantise (bits 2)``."""
     changed = protection.model_dump(exclude_defaults=True)
     changed.pop("kind", None)
     shown = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
                       for key, value in changed.items())
-    return f"{protection.kind}({shown})" if shown else protection.kind
+    return f"{protection.kind} ({shown})" if shown else protection.kind
