@@ -68,7 +68,7 @@ def test_rows_tables_and_failures(finished: tuple[Path, dict[str, Any]]) -> None
     report = json.loads((folder / "runs" / "noise_2" / "seed-1" / "report.json").read_text())["channels"]["feature"]
     assert float(rows[3]["mse"]) == report["metrics"]["mse"]["value"]
     assert float(rows[3]["accuracy"]) == report["accuracy"]["value"]
-    assert rows[4]["status"] == "failed" and rows[4]["mse"] == "" and "Error: " in rows[4]["error"]
+    assert rows[4]["status"] == "failed" and rows[4]["mse"] == "" and rows[4]["error"].startswith("RunFailed: victim: ")
     arms = summary["arms"]
     assert arms["broken"]["runs"] == {"done": 0, "failed": 2, "missing": 0,
                                       "success": arms["broken"]["runs"]["success"]}

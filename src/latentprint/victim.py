@@ -215,7 +215,7 @@ def load_victim(
     image_size: int,
     weights: Path | None = None,
     preprocess: Preprocess | None = None,
-    access: Access = Access.WHITE_BOX,
+    access: Access | None = Access.WHITE_BOX,
     name: str | None = None,
     answers: Answers = "logits",
     service: Mapping[str, Any] | None = None,
@@ -226,13 +226,15 @@ def load_victim(
         spec: see `latentprint.models.loading`.
         image_size: side in pixels of the images it will be asked about.
         weights: a state dict to load.
+        access: None: all that it can give, which of a network outside this process is scores.
         service: how to ask one, see `HttpNetwork`.
 
     Raises:
         UserError: it cannot be loaded, or `check_victim` finds it unusable.
     """
     module = load_module(spec, n_classes, weights, service)
-    victim = Victim(module, n_classes, preprocess=preprocess, access=access, name=name or spec, answers=answers)
+    granted = access or (Access.SCORES if isinstance(module, OutsideNetwork) else Access.WHITE_BOX)
+    victim = Victim(module, n_classes, preprocess=preprocess, access=granted, name=name or spec, answers=answers)
     check_victim(victim, image_size)
     return victim
 

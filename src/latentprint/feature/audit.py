@@ -24,6 +24,7 @@ from latentprint.engine.loop import is_main
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.seeds import generator
 from latentprint.engine.settings import settled
+from latentprint.errors import RunFailed
 from latentprint.feature.attacks.base import Harness, messages
 from latentprint.feature.attacks.registry import ATTACKS
 from latentprint.feature.build import Images, load_images, make_victim
@@ -158,8 +159,21 @@ def train(config: FeatureConfig, parts: Parts, run: RunDir, device: torch.device
     if config.split.weights is None:
         train_split(parts.victim, parts.images.train, config.training, run, config.seed, config.precision,
                     config.save_every)
+        check_trained(parts)
         run.save_weights("victim", parts.victim.networks)
     parts.victim.freeze()
+
+
+@torch.no_grad()
+def check_trained(parts: Parts) -> None:
+    """Ask the victim about a few test images.
+
+    Raises:
+        RunFailed: its answers are not finite.
+    """
+    few = torch.arange(min(64, len(parts.images.test)))
+    if not parts.victim(parts.images.test.floats(few).to(parts.victim.device)).isfinite().all():
+        raise RunFailed("victim: trained until its answers are NaN or infinite; lower training.lr or its clip_norm")
 
 
 def results(config: FeatureConfig, parts: Parts, judged: Judged, drawn: Mapping[str, Tensor],

@@ -12,13 +12,13 @@ from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, step_generator
-from latentprint.errors import UserError
+from latentprint.errors import RunFailed
 from latentprint.label.dpsgd import DPSGD, train_privately
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access
-from latentprint.victim import NO_GRADIENTS, Victim, load_victim
+from latentprint.victim import Victim, load_victim
 
 _TRAINABLE = ("builtin:", "timm:", "torchvision:")
 
@@ -42,17 +42,11 @@ def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: Im
     """
     torch.manual_seed(derive(config.seed, name))
     top, left, bottom, right = model.crop
-    access = Access.SCORES if (name == "victim" and config.attack.access == "scores") or _is_outside(model) else None
-    if _is_outside(model) and name == "victim" and config.attack.access == "white-box":
-        raise UserError(f"victim.model: {NO_GRADIENTS}")
+    access = Access(config.attack.access) if name == "victim" else None  # evaluators show whatever they can
     look = Preprocess((top, left, bottom, right), model.input_size, model.mean, model.std, model.colours, model.scale)
     return load_victim(model.model, data.n_classes, image_size=data.size, weights=model.weights, name=name,
-                       preprocess=look, access=access or Access.WHITE_BOX, answers=model.answers,
+                       preprocess=look, access=access, answers=model.answers,
                        service=model.service.model_dump())
-
-
-def _is_outside(model: ModelConfig) -> bool:
-    return model.model.startswith(("http://", "https://")) or model.model.endswith(".onnx")
 
 
 def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, train: ImageSet, heldout: ImageSet,
@@ -60,6 +54,9 @@ def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, trai
     """Train it on the private people if it is a named architecture without weights, and measure it.
 
     What was trained is kept as ``networks/NAME.safetensors`` in the run, which ``weights`` of another run may name.
+
+    Raises:
+        RunFailed: training broke down.
     """
     device = pick_device(config.device)
     lay_out(victim, device)
@@ -69,7 +66,10 @@ def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, trai
         train_classifier(config, model, victim.name, victim, train, run, device)
     if is_trained_here(model):
         run.save_weights(victim.name, victim.network)
-    right = hits(victim, heldout)
+    answers = scores(victim, heldout.images)
+    if is_trained_here(model) and not answers.isfinite().all():
+        raise RunFailed(f"{victim.name}: trained until its answers are NaN or infinite; lower its learning rate lr")
+    right = (answers.argmax(1) == heldout.labels).float()
     return Classifier(victim, victim.name, model.model, float(right.mean()), len(right))
 
 
