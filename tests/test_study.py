@@ -19,23 +19,11 @@ from helpers import run_cli
 
 from latentprint.errors import UserError
 from latentprint.study.analyse import at_path, collect, reached, series, summarise, taken, write_outputs
-from latentprint.study.claims import (
-    BEGIN,
-    END,
-    Claim,
-    Cost,
-    Difference,
-    Level,
-    Share,
-    ledger,
-    read_bench,
-    verdict,
-    write_claims,
-    write_section,
-)
+from latentprint.study.claims import Claim, Cost, Difference, Level, Share, ledger, verdict
 from latentprint.study.definition import Metric, Study, comparisons
 from latentprint.study.library import STUDIES, find_study
 from latentprint.study.notes import CLAIMS
+from latentprint.study.pages import BEGIN, END, read_bench, write_claims, write_section
 from latentprint.study.plots import band_of
 from latentprint.study.run import open_folder, read_study, run_study
 from latentprint.study.tables import Cell, Table, latex, markdown, tables, tex
@@ -293,6 +281,9 @@ def test_the_ledger_is_read_from_studies_and_from_nothing_else(finished: tuple[P
     assert [row["verdict"] for row in rows[2:]] == ["not yet run"] * 2 and rows[2]["measured"] is None
     assert {"id", "source", "claim", "expected", "measured", "low", "high", "n", "verdict", "command"} <= set(rows[0])
     assert r"noise raises the error \| much" in (tmp_path / "out" / "claims.md").read_text()
+    page = (tmp_path / "out" / "studies.md").read_text()
+    assert "## tiny" in page and "| noise_2 | 2 of 2 |" in page and "tiny-curves.png" in page
+    assert (tmp_path / "out" / "tiny-curves.png").read_bytes() == (folder / "curves.png").read_bytes()
     with pytest.raises(UserError, match="given twice"):
         write_claims([folder, folder], tmp_path / "out", claims)
     with pytest.raises(UserError, match="holds no study that has run"):

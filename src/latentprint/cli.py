@@ -305,8 +305,8 @@ def study_claims(
                                                 "between its marks.")] = None,
 ) -> None:
     """What the notes expected, what these studies measured, and the verdict."""
-    from latentprint.study.claims import write_claims, write_section
     from latentprint.study.notes import CLAIMS
+    from latentprint.study.pages import write_claims, write_section
 
     rows = write_claims(directories, out, CLAIMS, bench or ())
     if readme is not None:

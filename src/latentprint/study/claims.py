@@ -6,24 +6,16 @@ whose study has not run, stays in the ledger without one.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from latentprint.engine.state import write_text
-from latentprint.errors import UserError
 from latentprint.report.values import mapping, number
 from latentprint.stats import success_rate, t_interval
-from latentprint.study.analyse import SUMMARY
 from latentprint.study.definition import difference_name
-from latentprint.study.tables import markdown
 
-#: Between these two lines of a README the section lies that is generated.
-BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
 Verdict = Literal["confirmed", "refuted", "within noise", "not yet run"]
 
 
@@ -151,99 +143,3 @@ def verdict(by: Level | Cost | None, value: float | None, low: float | None, hig
     if math.isinf(by.low) or math.isinf(by.high):
         return "confirmed" if by.low <= low and high <= by.high else "within noise"
     return "confirmed" if high - low <= max(2 * (by.high - by.low), 0.1) else "within noise"
-
-
-def read_bench(path: Path) -> dict[str, list[Mapping[str, Any]]]:
-    """By name of a bench the rows that ``latentprint bench --json`` printed into a file.
-
-    Raises:
-        UserError: the file holds no such thing.
-    """
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    try:
-        for row in json.loads(path.read_text())["rows"]:
-            found.setdefault(row["bench"], []).append(row)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not what `latentprint bench --json` prints") from None
-    return found
-
-
-def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim],
-                 benches: Sequence[Path] = ()) -> list[dict[str, Any]]:
-    """``claims.json`` and ``claims.md`` from the studies in ``folders`` and files of benches; returns the rows.
-
-    Raises:
-        UserError: a folder holds no finished study, or two hold the same one, or a file holds no bench.
-    """
-    timed: dict[str, list[list[Mapping[str, Any]]]] = {}
-    for path in benches:
-        for name, found in read_bench(path).items():
-            timed.setdefault(name, []).append(found)
-    summaries: dict[str, Mapping[str, Any]] = {}
-    for folder in folders:
-        if not (folder / SUMMARY).is_file():
-            raise UserError(f"{folder} holds no study that has run: no {SUMMARY}")
-        summary = json.loads((folder / SUMMARY).read_text())
-        if summary["study"] in summaries:
-            raise UserError(f"{folder}: the study '{summary['study']}' is given twice")
-        summaries[summary["study"]] = summary
-    rows = ledger(claims, summaries, timed)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "claims.json", json.dumps({"claims": rows}, indent=1) + "\n")
-    write_text(out / "claims.md", _page(rows, summaries))
-    return rows
-
-
-def write_section(readme: Path, rows: Sequence[Mapping[str, Any]], link: str) -> None:
-    """Put what came out between the two marks of a Markdown file: first of all where the notes were wrong.
-
-    Raises:
-        UserError: the file has no such marks.
-    """
-    try:
-        before, _, rest = readme.read_text().partition(BEGIN)
-        _, mark, after = rest.partition(END)
-    except OSError as error:
-        raise UserError(f"{readme} cannot be read ({error.strerror})") from None
-    if not mark:
-        raise UserError(f"{readme} has no place for results: it needs the lines {BEGIN} and {END}")
-    write_text(readme, f"{before}{BEGIN}\n{_section(rows, link)}{END}{after}")
-
-
-def _section(rows: Sequence[Mapping[str, Any]], link: str) -> str:
-    def lines(verdict: Verdict) -> str:
-        return "".join(f"- {row['claim']} (expected: {row['expected']}; {row['source']}): {_cell(row)}\n"
-                       for row in rows if row["verdict"] == verdict)
-
-    counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    parts = [f"Of {len(rows)} numbers that the notes expect: {said} ([all of them]({link})).\n"]
-    if counts["refuted"]:
-        parts.append("**Where the notes were wrong**, measured on procedural people at 64 pixels:\n\n"
-                     + lines("refuted"))
-    if counts["confirmed"]:
-        parts.append("**Confirmed**:\n\n" + lines("confirmed"))
-    return "\n".join(parts)
-
-
-def _page(rows: Sequence[Mapping[str, Any]], summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
-    sizes = "".join(f"- `{name}`: {found['command']}, preset {found['preset']}, {found['seeds']} seeds\n"
-                    for name, found in summaries.items())
-    body = [[row["id"], row["source"], row["claim"], row["expected"], _cell(row), row["verdict"],
-             "; ".join(part for part in (f"`{row['command']}`" if row["command"] else "", row["note"]) if part)]
-            for row in rows]
-    head = ["id", "source", "claim", "expected", "measured", "verdict", "command, note"]
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return (f"# The notes' expectations, measured\n\nWritten by `latentprint study claims`, no number by hand. "
-            f"{len(rows)} claims: {said}. Measured values are means over seeds with Student's 95% interval; shares are "
-            f"shares, differences are to the study's reference arm. The notes expect them of real faces at 512 pixels, "
-            f"here people are procedural: a direction is tested, a size only loosely.\n\n{sizes}\n"
-            + markdown(head, body))
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    if row["measured"] is None:
-        return "–"
-    ends = f" ({row['low']:.3g} to {row['high']:.3g})" if row["low"] is not None and row["high"] is not None else ""
-    return f"{row['measured']:.3g}{ends}, n {row['n']}"
