@@ -1,4 +1,4 @@
-"""Pages of the ledger: what the notes expected beside what was measured, the studies' tables, and a README's section."""
+"""Pages of the ledger: the notes' expectations beside what was measured, the studies' tables, a README's section."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from latentprint.study.tables import markdown, tables
 #: Between these two lines of a README the section lies that is generated.
 BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
 #: How the page of studies begins.
-STUDIES_HEAD = ("# Studies\n\nWritten by `latentprint study claims`, no number by hand. Means over seeds with Student's "
-                "95% interval; differences over the same seeds, with p of the sign-flip test after Holm's correction.\n\n")
+STUDIES_HEAD = """# Studies
+
+Written by `latentprint study claims`, no number by hand. Means over seeds with Student's 95% interval; differences over
+the same seeds, with p of the sign-flip test after Holm's correction.
+
+"""
 
 
 def read_bench(path: Path) -> dict[str, list[Mapping[str, Any]]]:
