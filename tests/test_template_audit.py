@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConf
 from latentprint.template.protection import NoiseConfig, NoProtection, PolyProtectConfig
 from latentprint.template.recogniser import load_recogniser
 from latentprint.template.studies import STUDIES
+from latentprint.template.surrogate import Pairs, imitation_loss
 
 CPU = torch.device("cpu")
 
@@ -241,6 +243,25 @@ def test_the_notes_studies_run_at_tiny_size(tmp_path: Path) -> None:
         assert found[study]["attack"]["value"] is not None
     everything = [changed(base, overrides, name) for arms in STUDIES.values() for name, overrides in arms.items()]
     assert len({config.model_dump_json() for config in everything}) == 8 + 3 + 4 - 2  # defaults are in three studies
+
+
+def test_pairs_are_two_photos_of_a_person() -> None:
+    labels = torch.tensor([2, 0, 1, 0, 2, 2, 0])  # person 1 has one photo
+    seen: set[tuple[int, int]] = set()
+    for seed in range(60):
+        first, second = Pairs(labels).draw(3, torch.Generator().manual_seed(seed)).view(2, 3).tolist()
+        assert sorted(labels[first].tolist()) == [0, 1, 2] and torch.equal(labels[first], labels[second])
+        assert all((a == b) == (labels[a] == 1) for a, b in zip(first, second, strict=True))
+        seen |= set(zip(first, second, strict=True))
+    assert len(seen) == 6 + 6 + 1  # every ordered pair of different photos comes up
+
+
+def test_an_imitation_is_told_among_the_batch_and_near() -> None:
+    targets = torch.eye(3)
+    perfect, told = imitation_loss(5 * targets, targets)
+    assert perfect == pytest.approx(math.log(1 + 2 * math.exp(-10)), abs=1e-6) and told["similarity"] == 1.0
+    swapped, _ = imitation_loss(targets.roll(1, 0), targets)
+    assert swapped == pytest.approx(math.log(2 + math.exp(10)) + 1, abs=1e-3)
 
 
 def test_the_advice_is_the_least_leak_that_costs_little() -> None:

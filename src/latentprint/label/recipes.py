@@ -60,7 +60,7 @@ def with_arm(stages: Sequence[Stage], arm: Arm) -> list[Stage]:
                 for stage in stages]
     last, total = stages[-1], sum(stage.steps for stage in stages)
     if arm == "baseline":
-        return [_changed(last, steps=total)]
+        return [_changed(last, steps=total, min_steps=last.min_steps + total - last.steps)]
     # First learn to draw anybody from a label at once, then turn to the victim.
     restore = _changed(last, name="stage0", losses={"prior": 1.0, "id": 1.0, "perceptual": 0.1, "norm": 0.1},
                        weighting="fixed", steps=total - last.steps, min_steps=total - last.steps)

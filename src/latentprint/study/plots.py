@@ -77,6 +77,9 @@ def curves_plot(study: Study, curves: Curves, path: Path) -> None:
                 axis.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
             axis.set_title(study.curves[name])
             axis.set_xlabel("step")
+            means = np.concatenate([centre for _, centre, _, _ in drawn[name].values()])
+            room = 0.3 * float(np.ptp(means)) or 0.1
+            axis.set_ylim(means.min() - room, means.max() + room)  # wide bands of few runs would hide the means
         figure.legend(list(labelled.values()), list(labelled), loc="outside lower center", ncols=5)
 
 

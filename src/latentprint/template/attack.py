@@ -40,12 +40,14 @@ class Means:
         public: photos. perceptual: a distance of pictures.
         faces: the diffusion prior; None where no generator needs it.
         surrogate: a recogniser of its own; None in the white box.
+        told: ``(N, D)`` what the attacked recogniser says of the public photos; None where only scores are to be had.
     """
 
     public: ImageSet
     perceptual: PerceptualMetric
     faces: FaceTools | None
     surrogate: Embedder | None
+    told: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Inversion:
         self.see: Callable[[Tensor], Tensor] = victim.embed if self.access == "white-box" else guide
         #: The recogniser whose embeddings generators are given.
         self.space = guide if self.access == "scores" else victim.recogniser
-        self.identities = embedded(guide if self.access == "scores" else victim.embed, means.public, self.device)
+        self.identities = embedded(guide, means.public, self.device) if means.told is None else means.told
         self.targets = self.identities if self.space is guide else embedded(guide, means.public, self.device)
         self.prior = TemplatePrior.of(self.identities.cpu())
         self.to_guide: Mapping | None = None

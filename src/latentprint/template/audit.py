@@ -31,7 +31,7 @@ from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.recognisers import embed
 from latentprint.report.build import verdict
 from latentprint.stats import t_interval
-from latentprint.template.attack import Drawn, Inversion, Means
+from latentprint.template.attack import Drawn, Inversion, Means, embedded
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
     HEADLINE,
@@ -112,7 +112,7 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
     bench = make_bench(config, parts)
     victim = TemplateVictim(parts.recogniser, parts.scheme, bench.attacked.database, config.attack.access,
                             config.attack.budget)
-    inversion = Inversion(config, victim, make_means(config, parts, run), run)
+    inversion = Inversion(config, victim, make_means(config, parts, victim, run), run)
     inversion.train()
     drawn = inversion.draw(victim)
     arms = arms_of(bench, inversion, drawn)
@@ -214,15 +214,16 @@ def make_bench(config: TemplateConfig, parts: Parts) -> Bench:
                  perceptual_metric(config.lpips, assets=config.assets), config.resamples, config.seed)
 
 
-def make_means(config: TemplateConfig, parts: Parts, run: RunDir) -> Means:
+def make_means(config: TemplateConfig, parts: Parts, victim: TemplateVictim, run: RunDir) -> Means:
     """What the adversary has, all of it public; its own recogniser is trained here where it has none."""
-    settings, surrogate = config.attack, parts.surrogate
+    settings, surrogate, public = config.attack, parts.surrogate, parts.data.public
+    told = None if settings.access == "scores" else embedded(victim.embed, public, parts.device)
     if settings.access != "white-box" and surrogate is None:
-        surrogate = train_surrogate(parts.data.public, settings.surrogate_steps, run, config.seed, config.precision,
+        surrogate = train_surrogate(public, told, settings.surrogate_steps, run, config.seed, config.precision,
                                     parts.device, config.save_every)
     faces = load_tools(config.assets, parts.device) if "prior" in settings.generators else None
     metric = perceptual_metric(config.lpips, assets=config.assets).to(parts.device)
-    return Means(parts.data.public, metric, faces, surrogate)
+    return Means(public, metric, faces, surrogate, told)
 
 
 def arms_of(bench: Bench, inversion: Inversion, drawn: Drawn) -> dict[str, ArmScores]:

@@ -109,8 +109,9 @@ class AttackConfig(Config):
         "white-box: the recogniser with gradients; transfer: its embeddings of one's own images, gradients from the "
         "recogniser 'surrogate'; scores: nothing but the similarity of a submitted image to a person's template"))
     surrogate: str = Field("train", description="transfer and scores: the adversary's own recogniser, an asset's name, "
-                                                "or train: one trained on the public people")
-    surrogate_steps: int = Field(700, ge=1, description="steps of training it")
+                                                "or train: one trained on public photos, for transfer "
+                                                "to embed them as the attacked one does, for scores by their names")
+    surrogate_steps: int = Field(1000, ge=1, description="steps of training it")
     generators: list[GeneratorName] = Field(["decoder"], min_length=1, description=(
         "decoder: convolutions from the template; prior: the face diffusion prior with the whole picture to paint"))
     loss: LossConfig = Field(LossConfig(), description="what the generator learns by")
