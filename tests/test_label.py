@@ -406,6 +406,9 @@ def test_arms_start_anywhere_and_have_equal_budgets() -> None:
     made = {name: AttackConfig(arm=name).resolved for name in ARMS}
     assert all(config.initial == "random" and config.arm is None for config in made.values())
     assert {sum(stage.steps for stage in config.stages) for config in made.values()} == {460}
+    forced = AttackConfig(arm="baseline", stages=[stage.model_copy(update={"min_steps": stage.steps})
+                                                  for stage in PROGRESSIVE]).resolved
+    assert forced.stages[0].min_steps == 460  # what must not end early does not do so in another arm
     assert [stage.identity for stage in made["baseline"].stages] == ["label"]
     assert [stage.identity for stage in made["two-stage"].stages] == ["label", "label"]
     assert "cls" not in made["two-stage"].stages[0].active
