@@ -286,11 +286,13 @@ def surrogate_section(config: TemplateConfig, parts: Parts, own: Embedder) -> tu
     """
     found = system_section(make_system(own.name, own, make_scheme(NoProtection(), own.dim, config.seed), parts.data,
                                        parts.by))
-    tar = found["tar"][f"{LOOSE:g}"]
+    fmr = LOOSE if math.isnan(found["tar"][f"{STRICT:g}"]) else STRICT
+    tar = found["tar"][f"{fmr:g}"]
     if tar >= LOW_TAR:
         return found, []
     return found, [f"the adversary's own recogniser accepts only {tar:.0%} of real photos of the right person at FMR "
-                   "0.01: the attack is no stronger than that; raise attack.surrogate_steps, or show it more people"]
+                   f"{fmr:g}: the attack is no stronger than that; name a better one (attack.surrogate), train it "
+                   "longer (attack.surrogate_steps), or give it more public people"]
 
 
 def recovered_similarity(bench: Bench, inversion: Inversion, recovered: Tensor) -> dict[str, Any] | None:
