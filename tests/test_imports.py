@@ -16,7 +16,7 @@ import latentprint.errors
 ROOT = Path(latentprint.errors.__file__).parent
 CHANNELS = frozenset({"label", "template", "feature"})
 LAYERS = (
-    {"errors", "findings", "types", "stats", "inference", "keys", "complaints"},
+    {"errors", "findings", "types", "stats", "keys", "complaints"},
     {"config", "plugins", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
      "surrogates", "report"},
     {"victim", "attack", "defense", "checks", "handover"},
@@ -24,7 +24,7 @@ LAYERS = (
     {"pretrain", "bench", "demo", "gate", "doctor", "console", "convert", "study"},
     {"cli", "__main__"},
 )
-TORCH_FREE = ("errors", "keys", "stats", "inference", "config", "report", "gate")
+TORCH_FREE = ("errors", "keys", "stats", "config", "report", "gate")
 Graph = Mapping[str, set[str]]
 
 

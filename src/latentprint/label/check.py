@@ -88,8 +88,7 @@ def queries(config: LabelConfig, data: AuditData) -> int:
     classes = data.private_train.n_classes
     pictures = classes * config.attack.images
     arms = 4 if config.attack.initial == "mapped" else 3
-    passes = 3 if config.attack.initial == "mapped" else 2
-    return passes * len(data.public) + len(data.private_heldout) + arms * pictures
+    return len(data.public) + len(data.private_heldout) + arms * pictures
 
 
 def accuracy(victim: Victim, photos: ImageSet) -> float:
