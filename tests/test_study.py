@@ -303,6 +303,7 @@ def test_shares_pairs_and_costs_in_the_ledger(tmp_path: Path) -> None:
               Claim("4", "n", "dear", "1.25x", dear), Claim("5", "n", "none", "?", Cost("y", {}, "ratio", 0, 1)))
     benches = {"x": [read_bench(tmp_path / name)["x"] for name in ("one.json", "two.json")]}
     found = ledger(claims, {"s": summary}, benches)
+    assert found[0]["share"] and not found[1]["share"]
     assert (found[0]["measured"], found[0]["n"]) == (1.0, 4) and found[0]["low"] == pytest.approx(0.025**0.25)
     assert found[0]["verdict"] == "within noise"  # four of four say little
     assert [row["verdict"] for row in found[1:3]] == ["confirmed", "refuted"]

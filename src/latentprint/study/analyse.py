@@ -137,7 +137,8 @@ def summarise(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     contrasts = {name: _contrasts(study, name, by_arm) for name in study.metrics}
     return {"schema": 1, "study": study.name, "question": study.question, "command": study.command,
             "preset": study.preset, "reference": study.reference, "seeds": study.seeds, "arms": arms,
-            "contrasts": contrasts}
+            "contrasts": contrasts,
+            "shares": [name for name, metric in study.metrics.items() if metric.share]}
 
 
 def _runs(rows: Sequence[Row]) -> dict[str, Any]:

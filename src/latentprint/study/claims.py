@@ -95,7 +95,14 @@ def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]], benches: Benc
     return {
         "id": claim.id, "source": claim.source, "claim": claim.claim, "expected": claim.expected, "measured": value,
         "low": low, "high": high, "n": n, "verdict": verdict(claim.by, value, low, high),
-        "command": command, "note": claim.why}
+        "command": command, "note": claim.why, "share": _is_share(claim.by, summaries)}
+
+
+def _is_share(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether people read it in percent, or points."""
+    if isinstance(by, Share):
+        return True
+    return isinstance(by, Level) and by.metric in summaries.get(by.study, {}).get("shares", ())
 
 
 def _measured(by: Level, summary: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

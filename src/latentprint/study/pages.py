@@ -134,5 +134,7 @@ def _page(rows: Sequence[Mapping[str, Any]], summaries: Mapping[str, Mapping[str
 def _cell(row: Mapping[str, Any]) -> str:
     if row["measured"] is None:
         return "–"
-    ends = f" ({row['low']:.3g} to {row['high']:.3g})" if row["low"] is not None and row["high"] is not None else ""
-    return f"{row['measured']:.3g}{ends}, n {row['n']}"
+    scale, unit = (100, " %") if row["share"] else (1, "")
+    value, low, high = (None if row[key] is None else f"{scale * row[key]:.3g}" for key in ("measured", "low", "high"))
+    ends = f" ({low} to {high})" if low is not None and high is not None else ""
+    return f"{value}{ends}{unit}, n {row['n']}"
