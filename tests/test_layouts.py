@@ -108,9 +108,15 @@ def test_hugging_face_datasets_on_disk(tmp_path: Path) -> None:
         load_hf(tmp_path / "two", 16, label="who")
     with pytest.raises(UserError, match="no column 'label'; it has image, who"):
         load_hf(tmp_path / "two", 16, split="test")
-    (tmp_path / "one").mkdir()
+    for folder in ("one", "three/data"):
+        (tmp_path / folder).mkdir(parents=True)
     made.to_parquet(tmp_path / "one" / "part.parquet")
     assert load_hf(tmp_path / "one", 16, label="who").labels.tolist() == [1, 0, 1]
+    made.select([1]).to_parquet(tmp_path / "three" / "data" / "train-00000-of-00001.parquet")
+    made.select([2]).to_parquet(tmp_path / "three" / "data" / "test-00000-of-00001.parquet")
+    assert values(load_hf(tmp_path / "three", 16, label="who", split="test")) == [120]  # as its publisher split it
+    with pytest.raises(UserError, match="split 'None' is not there; expected train, test"):
+        load_hf(tmp_path / "three", 16, label="who")
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="not a dataset on disk"):
         load_hf(tmp_path / "none", 16)

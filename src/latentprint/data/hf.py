@@ -56,9 +56,8 @@ def _rows(path: Path, split: str | None) -> Any:
     if not path.is_dir():
         raise UserError(f"{path}: expected a folder that datasets.save_to_disk wrote, or one of Parquet files")
     try:
-        if files := sorted(map(str, path.glob("**/*.parquet"))):
-            return load_dataset("parquet", data_files=files, split="train")
-        found = load_from_disk(str(path))
+        parquet = next(path.glob("**/*.parquet"), None) is not None
+        found = load_dataset("parquet", data_dir=str(path)) if parquet else load_from_disk(str(path))
     except Exception as error:  # of many kinds
         raise UserError(f"{path}: not a dataset on disk ({str(error).splitlines()[0]})") from None
     if not isinstance(found, DatasetDict):

@@ -83,7 +83,7 @@ class HfSource(Config):
     """A Hugging Face dataset on disk (extra 'hf')."""
 
     kind: Literal["hf"] = "hf"
-    path: Path = Field(description="folder that save_to_disk wrote, or one of Parquet files")
+    path: Path = Field(description="folder that save_to_disk wrote, or one of Parquet files, whose names say the split")
     size: Size = 64
     image: str = Field(default="image", description="column of the images")
     label: str = Field(default="label", description="column of the person or class")
