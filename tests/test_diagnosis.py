@@ -27,7 +27,7 @@ from latentprint.label.progressive import StageLoop
 from latentprint.label.samples import keep_sample, read_samples
 from latentprint.label.stages import HAND_OVER
 from latentprint.metrics.features import between_class_similarity
-from latentprint.metrics.geometry import class_angles
+from latentprint.metrics.geometry import class_angles, embedding_geometry
 from latentprint.report.embeddings import angle_heatmaps, class_order, norm_histogram
 from latentprint.report.figures import stage_rows
 from latentprint.report.html import render
@@ -273,6 +273,19 @@ def test_geometry_compares_equally_many_vectors(tmp_path: Path) -> None:
     assert section["teacher"]["mean_norm"] == pytest.approx(1, rel=1e-4)
     assert set(section["label"]) == set(section["teacher"]) >= {"effective_rank", "mean_angle", "least_angle"}
     assert 1 <= section["label"]["effective_rank"] <= N_CLASSES and "silhouette" not in section["label"]
+
+
+def test_clouds_of_photos_and_of_random_directions_are_described_whole(tmp_path: Path) -> None:
+    owner = progressive(tmp_path, CONFIG.model_copy(update={"initial": "pseudo"}))
+    section, n = geometry_section(owner.labels, owner.tools), len(owner.tools.public.labels)
+    photos, noise = section["photos"], section["random"]
+    expected = embedding_geometry(owner.tools.embeddings, owner.tools.public.labels)
+    assert photos["silhouette"] == pytest.approx(expected.silhouette, abs=1e-4)
+    assert photos["effective_rank"] == pytest.approx(expected.effective_rank, rel=1e-4)
+    assert f"then {n} public photos" in section["compared"]
+    # Random directions in 512 dimensions: at right angles, give or take 1 / sqrt(512), and of nearly full rank.
+    assert noise["mean_angle"] == pytest.approx(90, abs=0.5) and noise["sd_angle"] == pytest.approx(2.53, abs=0.3)
+    assert 0.9 * n < noise["effective_rank"] <= n and "silhouette" not in noise
 
 
 def test_angles_between_classes_of_a_known_answer() -> None:

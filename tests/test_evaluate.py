@@ -249,12 +249,23 @@ def test_frechet_samples_the_larger_side_and_leaves_the_heldout_photos_out() -> 
     twice = train.images.repeat_interleave(2, 0)
     found = arm_section(made, score(made, twice, train.labels.repeat_interleave(2)))["frechet"]
     assert found["n"] == len(train) == 72 and found["extractor"] == "attribute network, pooled, 32 axes"
-    real, axes = made.reference
+    real, _, axes = made.reference
     assert axes.shape == (128, 32) and torch.allclose(axes.T @ axes, torch.eye(32), atol=1e-4)
     first = frechet_distance(in_batches(made.features, twice[:72], "pooled") @ axes, real, "").value
     same = arm_section(made, score(made, train.images, train.labels))["frechet"]["value"]
     assert first is not None and found["value"] < 0.3 * first
     assert same == pytest.approx(0.0, abs=1e-3 * first)
+    assert found["gap"] is None and len(made.data.public) < 72  # too few public photos for a distance at equal n
+
+
+def test_the_gap_is_how_much_nearer_pictures_are_to_public_photos() -> None:
+    made = bench()
+    private, public = people(0, N, 12, "p"), people(N, N, 12, "q")
+    made = replace(made, data=replace(made.data, private_train=private, public=public))
+    learned = arm_section(made, score(made, public.images, private.labels))["frechet"]
+    true = arm_section(made, score(made, private.images, private.labels))["frechet"]
+    assert learned["gap"] == pytest.approx(learned["value"], rel=1e-3) and learned["gap"] > 0
+    assert true["gap"] == pytest.approx(-learned["gap"], rel=1e-2) and true["value"] < 1e-3 * learned["value"]
 
 
 def test_features_of_the_gallery_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

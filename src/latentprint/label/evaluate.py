@@ -26,7 +26,7 @@ from latentprint.label.baselines.settings import ARM_KEYS
 from latentprint.label.classifiers import Classifier, penultimate, scores
 from latentprint.label.enrolment import LOOSE, STRICT, Recogniser, enrolled, warnings_of
 from latentprint.metrics.classification import confidence, topk_hits
-from latentprint.metrics.distribution import frechet_distance
+from latentprint.metrics.distribution import Frechet, frechet_distance
 from latentprint.metrics.features import diversity, nearest_distance
 from latentprint.metrics.perceptual import EmbeddedDistance
 from latentprint.models.attributes import AttributeNetwork, in_batches
@@ -65,13 +65,14 @@ class Bench:
         return [penultimate(evaluator.victim, self.data.private_train.images) for evaluator in self.evaluators]
 
     @cached_property
-    def reference(self) -> tuple[Tensor, Tensor]:
-        """Private training photos ``(N, AXES)`` and the axes ``(128, AXES)``, those of all real photos at hand."""
-        private = in_batches(self.features, self.data.private_train.images, "pooled")
-        real = torch.cat([private, in_batches(self.features, self.data.public.images, "pooled")])
+    def reference(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Private training photos ``(N, AXES)``, public ones ``(M, AXES)`` and the axes ``(128, AXES)``, those of all."""
+        private, public = (in_batches(self.features, images, "pooled")
+                           for images in (self.data.private_train.images, self.data.public.images))
+        real = torch.cat([private, public])
         _, _, vectors = torch.linalg.svd(real - real.mean(0), full_matrices=False)
         axes = vectors[:AXES].T
-        return private @ axes, axes
+        return private @ axes, public @ axes, axes
 
 
 @dataclass(frozen=True)
@@ -291,13 +292,21 @@ def _recogniser_section(recogniser: Recogniser) -> dict[str, Any]:
 
 
 def _frechet(bench: Bench, images: Tensor) -> dict[str, Any]:
-    """Against as many private training photos; of the larger side a seeded sample, for the distance falls with n."""
-    real, axes = bench.reference
-    n = min(len(images), len(real))
-    pictures = _bytes(_sample(images, n, bench.seed))
-    result = frechet_distance(in_batches(bench.features, pictures, "pooled") @ axes, _sample(real, n, bench.seed),
-                              EXTRACTOR)
-    return {"value": result.value, "extractor": result.extractor, "n": result.n, "reason": result.reason}
+    """Against as many private training photos; of the larger side a seeded sample, for the distance falls with n.
+
+    ``gap`` is that distance less the one to as many public photos, where there are as many: how much worse the pictures
+    suit the private people than those the prior learned from (seed 000, section 4.4).
+    """
+    private, public, axes = bench.reference
+    n = min(len(images), len(private))
+    pictures = in_batches(bench.features, _bytes(_sample(images, n, bench.seed)), "pooled") @ axes
+
+    def distance(real: Tensor) -> Frechet:
+        return frechet_distance(pictures, _sample(real, n, bench.seed), EXTRACTOR)
+
+    result, known = distance(private), distance(public).value if len(public) >= n else None
+    gap = None if result.value is None or known is None else result.value - known
+    return {"value": result.value, "extractor": result.extractor, "n": result.n, "reason": result.reason, "gap": gap}
 
 
 def _bytes(images: Tensor) -> Tensor:

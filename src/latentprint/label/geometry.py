@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from latentprint.engine.seeds import generator
 from latentprint.handover import LabelEmbedding
 from latentprint.label.tools import Tools
 from latentprint.metrics.geometry import embedding_geometry, pair_angles
+
+#: Public photos whose cloud is described as a whole.
+CLOUD = 2000
 
 
 def one_a_person(labels: Tensor, count: int) -> Tensor:
@@ -23,24 +27,34 @@ def one_a_person(labels: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def geometry_section(labels: LabelEmbedding, tools: Tools) -> dict[str, Any]:
-    """Both geometries (seed 000, section 1.3) of equally many vectors, one a class, for report.json.
+    """The geometries that seed 000, section 1.3, sets beside each other, for report.json.
 
-    The norm of label embeddings is that before normalisation; the rest is of unit vectors. One vector a class has no
-    silhouette.
+    ``label`` and ``teacher``: equally many vectors, one a class and one a person. ``photos``: the teacher's whole
+    cloud, several photos a person, and ``random``: as many directions that mean nothing, as labels begin. A rank or a
+    correlation needs the cloud: twenty vectors span at most twenty dimensions. The norm of label embeddings is that
+    before normalisation; the rest is of unit vectors.
     """
-    index = one_a_person(tools.public.labels, labels.table.num_embeddings)
+    public = tools.public.labels
+    index = one_a_person(public, labels.table.num_embeddings)
     raw = labels.raw(torch.arange(len(index), device=tools.device)).cpu()
+    cloud = public.argsort(stable=True)[:CLOUD]  # whole people: a silhouette needs pairs
+    noise = torch.randn((len(cloud), raw.shape[1]), generator=generator(0, "geometry"))
     return {
         "compared": f"{len(index)} label embeddings, one a class, and the teacher's embeddings of {len(index)} public "
-                    "photos, one a person",
+                    f"photos, one a person; then {len(cloud)} public photos, and as many random directions",
         "label": _geometry(raw),
         "teacher": _geometry(tools.embeddings[index]),
+        "photos": _geometry(tools.embeddings[cloud], public[cloud]),
+        "random": _geometry(normalize(noise, dim=1)),
     }
 
 
-def _geometry(raw: Tensor) -> dict[str, float]:
+def _geometry(raw: Tensor, people: Tensor | None = None) -> dict[str, float]:
+    """Without ``people`` each vector is its own: no silhouette."""
     unit = normalize(raw, dim=1)
-    found = replace(embedding_geometry(unit, torch.arange(len(unit))), mean_norm=float(raw.norm(dim=1).mean()))
+    found = replace(embedding_geometry(unit, torch.arange(len(unit)) if people is None else people),
+                    mean_norm=float(raw.norm(dim=1).mean()))
     angles = pair_angles(unit)
-    values = asdict(found) | {"mean_angle": float(angles.mean()), "least_angle": float(angles.min())}
+    values = asdict(found) | {"mean_angle": float(angles.mean()), "least_angle": float(angles.min()),
+                              "sd_angle": float(angles.std())}
     return {key: value for key, value in values.items() if value == value}

@@ -400,20 +400,24 @@ def _realised_cell(row: Mapping[str, Any]) -> Cell:
 
 
 GEOMETRY = {
-    "mean_norm": "Mean norm", "mean_angle": "Mean angle of two, degrees", "least_angle": "Least angle of two, degrees",
-    "between_class_variance": "Variance", "effective_rank": "Effective rank",
+    "mean_norm": "Mean norm", "mean_angle": "Mean angle of two, degrees", "sd_angle": "Spread of angles, degrees",
+    "least_angle": "Least angle of two, degrees", "between_class_variance": "Variance", "effective_rank": "Effective rank",
     "mean_abs_correlation": "Correlation of dimensions", "silhouette": "Silhouette",
 }  # fmt: skip
+#: Which clouds of embeddings are described, side by side.
+CLOUDS = {"label": "Label embeddings", "teacher": "Public photos", "photos": "Several photos a person",
+          "random": "Random directions"}
 
 
 def geometry_table(section: Mapping[str, Any]) -> Table:
     """Numbers of the label embeddings beside those of public photos."""
     geometry = mapping(section.get("geometry"))
-    sides = [mapping(geometry.get(side)) for side in ("label", "teacher")]
+    named = {side: name for side, name in CLOUDS.items() if side in geometry}
+    sides = [mapping(geometry[side]) for side in named]
     found = [key for side in sides for key in side]
     keys = [key for key in GEOMETRY if key in found] + sorted(set(found) - set(GEOMETRY))
     return Table(
-        (Column("Label embeddings"), Column("Public photos")),
+        tuple(Column(name) for name in named.values()),
         tuple(Row(GEOMETRY.get(key, names.title(key)), tuple(Cell(plain(number(side.get(key)))) for side in sides))
               for key in keys),
     )
