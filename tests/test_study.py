@@ -19,8 +19,8 @@ from helpers import run_cli
 
 from latentprint.errors import UserError
 from latentprint.study.analyse import at_path, collect, reached, series, summarise, taken, write_outputs
-from latentprint.study.claims import Claim, Cost, Difference, Level, Share, ledger, verdict
-from latentprint.study.definition import Metric, Study, comparisons
+from latentprint.study.claims import Claim, Cost, Difference, Level, Matched, Share, ledger, verdict
+from latentprint.study.definition import Metric, Study, comparisons, matched, matched_name
 from latentprint.study.library import STUDIES, find_study
 from latentprint.study.notes import CLAIMS
 from latentprint.study.pages import BEGIN, END, read_bench, write_claims, write_section
@@ -334,6 +334,9 @@ def test_every_claim_names_what_its_study_measures() -> None:
         if isinstance(claim.by, Cost):
             continue
         study = STUDIES[claim.by.study]
+        if isinstance(claim.by, Matched):
+            assert matched_name(claim.by.arm, claim.by.other) in matched(study), claim.id
+            continue
         assert claim.by.arm in study.arms and claim.by.metric in study.metrics, claim.id
         assert not isinstance(claim.by, Difference) or claim.by.key in comparisons(study), claim.id
         assert not isinstance(claim.by, Share) or study.metrics[claim.by.metric].timed, claim.id

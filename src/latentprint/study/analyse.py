@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from latentprint.engine.state import write_text
+from latentprint.metrics.matched import Point, mean_gap
 from latentprint.report.figures import read_metrics
 from latentprint.report.values import mapping, number
-from latentprint.stats import bootstrap_by_identity, holm, paired, success_rate, t_interval, time_to_threshold
-from latentprint.study.definition import Metric, Study, Take, comparisons
+from latentprint.stats import bootstrap_by_identity, holm, paired, sign_flip, success_rate, t_interval, time_to_threshold
+from latentprint.study.definition import Metric, Study, Take, comparisons, matched
 from latentprint.study.outputs import write_all
 from latentprint.study.plots import Curves
 from latentprint.study.tasks import FAILURE, Task, tasks_of
@@ -120,12 +121,16 @@ def taken(steps: Sequence[float], values: Sequence[float], take: Take) -> float 
     if take == "variance":
         late = [value for step, value in zip(steps, values, strict=True) if step > steps[-1] / 2]
         return float(np.var(late, ddof=1)) if len(late) > 1 else None
+    if take == "ratio":
+        part = max(1, len(values) // 4)
+        begun = float(np.mean(values[:part]))
+        return float(np.mean(values[-part:])) / begun if begun else None
     return values[0] if take == "first" else values[-1]
 
 
 def summarise(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     """Arms: success rate of their runs and each metric. Contrasts: each arm less the reference, and the study's pairs,
-    over shared seeds.
+    over shared seeds. Matched: each family less the first where both keep as much (see ``metrics.matched``), by seed.
 
     A failed run counts as a failure and has no metrics; nothing is filled in for it. p-values are corrected by Holm
     over the arms of a metric.
@@ -137,7 +142,7 @@ def summarise(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     contrasts = {name: _contrasts(study, name, by_arm) for name in study.metrics}
     return {"schema": 1, "study": study.name, "question": study.question, "command": study.command,
             "preset": study.preset, "reference": study.reference, "seeds": study.seeds, "arms": arms,
-            "contrasts": contrasts,
+            "contrasts": contrasts, "matched": {name: _matched(study, name, by_arm) for name in study.metrics},
             "shares": [name for name, metric in study.metrics.items() if metric.share]}
 
 
@@ -182,6 +187,27 @@ def _contrasts(study: Study, name: str, by_arm: Mapping[str, Sequence[Row]]) -> 
         result = paired([other[seed] for seed in shared], [own[seed] for seed in shared])
         found[key] = {**result.difference.to_json(), "effect": _finite(result.effect), "p": result.p_signs,
                       "p_wilcoxon": _finite(result.p_wilcoxon)}
+    adjusted = holm({key: row["p"] for key, row in found.items()})
+    return {key: {**row, "p_holm": adjusted[key]} for key, row in found.items()}
+
+
+def _matched(study: Study, name: str, by_arm: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """By pair of families the mean gap of a metric at equal values of what the front keeps; seeds whose curves share no
+    such value are left out."""
+    if not study.front or name == study.front[0]:
+        return {}
+    at = {arm: {row["seed"]: Point(kept, value) for row in rows
+                if (kept := _shown(row, study.front[0])) is not None and (value := _shown(row, name)) is not None}
+          for arm, rows in by_arm.items()}
+
+    def curve(family: str, seed: int) -> list[Point]:
+        return [at[arm][seed] for arm in (study.reference, *study.families[family]) if seed in at[arm]]
+
+    found = {}
+    for key, (family, other) in matched(study).items():
+        gaps = [mean_gap(curve(family, seed), curve(other, seed)) for seed in range(study.seeds)]
+        if known := [gap for gap in gaps if gap is not None]:
+            found[key] = {**t_interval(known).to_json(), "p": sign_flip(known)}
     adjusted = holm({key: row["p"] for key, row in found.items()})
     return {key: {**row, "p_holm": adjusted[key]} for key, row in found.items()}
 

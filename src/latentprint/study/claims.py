@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from latentprint.report.values import mapping, number
 from latentprint.stats import success_rate, t_interval
-from latentprint.study.definition import difference_name
+from latentprint.study.definition import difference_name, matched_name
 
 Verdict = Literal["confirmed", "refuted", "within noise", "not yet run"]
 
@@ -40,6 +40,13 @@ class Difference(Level):
     def key(self) -> str:
         """Its name among the study's comparisons."""
         return difference_name(self.arm, self.other) if self.other else self.arm
+
+
+@dataclass(frozen=True)
+class Matched(Level):
+    """A family of arms (``arm``) less another at equal accuracy, or whatever the study's front keeps."""
+
+    other: str = ""
 
 
 class Share(Level):
@@ -108,7 +115,9 @@ def _is_share(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]
 def _measured(by: Level, summary: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     if summary is None:
         return None
-    if isinstance(by, Difference):
+    if isinstance(by, Matched):
+        found = mapping(mapping(mapping(summary.get("matched")).get(by.metric)).get(matched_name(by.arm, by.other)))
+    elif isinstance(by, Difference):
         found = mapping(mapping(summary["contrasts"]).get(by.metric)).get(by.key)
     else:
         found = mapping(mapping(mapping(summary["arms"]).get(by.arm)).get("metrics")).get(by.metric)
@@ -138,7 +147,7 @@ def verdict(by: Level | Cost | None, value: float | None, low: float | None, hig
     """
     if by is None or value is None or low is None or high is None:
         return "not yet run"
-    if isinstance(by, Difference) and (by.low > 0 or by.high < 0):
+    if isinstance(by, Difference | Matched) and (by.low > 0 or by.high < 0):
         sign = 1 if by.low > 0 else -1
         near, far = sorted((sign * low, sign * high))
         least = min(abs(by.low), abs(by.high))

@@ -10,7 +10,7 @@ from latentprint.config import Config
 from latentprint.errors import UserError
 
 Command = Literal["audit label", "audit template", "audit feature"]
-Take = Literal["when", "first", "last", "variance", "spikes"]
+Take = Literal["when", "first", "last", "variance", "spikes", "ratio"]
 Overrides = dict[str, Any]
 
 
@@ -21,7 +21,8 @@ class Metric(Config):
     path: str = Field("", description="dotted path below the channel in report.json")
     logged: str = Field("", description="in place of a path: a value of metrics.jsonl")
     take: Take = Field("when", description="logged: the step at which it passes the bound, the first, the last, the "
-                       "variance over the last half, or how many exceed ten times the median")
+                       "variance over the last half, how many exceed ten times the median, or the mean of the last "
+                       "quarter over that of the first")
     at_least: float | None = Field(None, description="logged: the time is when the value is this high")
     at_most: float | None = Field(None, description="logged: ... or this low")
     share: bool = Field(False, description="shown in percent")
@@ -60,6 +61,9 @@ class Study(Config):
     phases: str = Field("stage", description="how the phases of metrics.jsonl begin whose steps count")
     front: list[str] = Field([], description="two metrics that are shares, one to keep and one to lose: drawn "
                              "against each other")
+    families: dict[str, list[str]] = Field({}, description=(
+        "arms that differ in a weight alone, by name of the family: the first is what the others are compared with, "
+        "metric by metric, at equal values of the first metric of 'front'; the reference belongs to all"))
     seeds: int = Field(3, ge=1, description="0, 1, ... so many")
 
     @model_validator(mode="after")
@@ -75,6 +79,10 @@ class Study(Config):
                 raise ValueError(f"pairs names two arms each, not {pair}")
         if self.front and (len(self.front) != 2 or not set(self.front) <= set(self.metrics)):
             raise ValueError(f"front names two metrics, not {self.front}")
+        if self.families and not self.front:
+            raise ValueError("families are compared along the front, and there is no 'front'")
+        if odd := [arm for arms in self.families.values() for arm in arms if arm not in self.arms]:
+            raise ValueError(f"families names arms, not '{odd[0]}'")
         return self
 
 
@@ -87,6 +95,17 @@ def comparisons(study: Study) -> dict[str, tuple[str, str]]:
 def difference_name(first: str, second: str) -> str:
     """The key of a pair among the comparisons."""
     return f"{first} less {second}"
+
+
+def matched_name(family: str, reference: str) -> str:
+    """The key of two families among the comparisons at equal accuracy."""
+    return f"{family} against {reference}"
+
+
+def matched(study: Study) -> dict[str, tuple[str, str]]:
+    """Which families are compared, first less second."""
+    first, *others = study.families or [""]
+    return {matched_name(family, first): (family, first) for family in others}
 
 
 def study_of(told: Any, where: str) -> Study:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from latentprint.study.definition import Metric, Study, comparisons
+from latentprint.study.definition import Metric, Study, comparisons, matched
 
 #: Metrics side by side in LaTeX; more of them go below.
 ABREAST = 4
@@ -45,6 +45,13 @@ def tables(study: Study, summary: Mapping[str, Any]) -> list[Table]:
                            for name, metric in study.metrics.items())] for key in comparisons(study)]
     if lines:
         found.append(Table(f"Less {study.reference}, or as a line says", ["arm", *head], lines))
+    if pairs := matched(study):
+        kept = study.front[0]
+        names = [name for name in study.metrics if name != kept]
+        found.append(Table(f"At equal {study.metrics[kept].title}", [
+            "families", *(title for name, title in zip(study.metrics, head, strict=True) if name != kept)],
+            [[Cell(key), *(_difference(study.metrics[name], summary["matched"][name].get(key)) for name in names)]
+             for key in pairs]))
     return found
 
 
@@ -77,13 +84,17 @@ def _number(metric: Metric, value: float, plus: str = "") -> str:
 
 
 def tidy(study: Study, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line for each arm and metric, and for each comparison: every statistic as a number, shares as shares."""
+    """A line for each arm and metric, and for each comparison: every statistic as a number, shares as shares.
+
+    ``at_equal`` names the metric at whose equal values two families of arms are compared.
+    """
     lines = []
     for name in study.metrics:
-        found = {**{(arm, ""): own["metrics"][name] for arm, own in summary["arms"].items()},
-                 **{pair: summary["contrasts"][name].get(key) for key, pair in comparisons(study).items()}}
-        lines += [{"metric": name, "arm": arm, "less": other, **{key: row.get(key) for key in TIDY}}
-                  for (arm, other), row in found.items() if row is not None]
+        found = {**{(arm, "", ""): own["metrics"][name] for arm, own in summary["arms"].items()},
+                 **{(*pair, ""): summary["contrasts"][name].get(key) for key, pair in comparisons(study).items()},
+                 **{(*pair, study.front[0]): summary["matched"][name].get(key) for key, pair in matched(study).items()}}
+        lines += [{"metric": name, "arm": arm, "less": other, "at_equal": equal, **{key: row.get(key) for key in TIDY}}
+                  for (arm, other, equal), row in found.items() if row is not None]
     return lines
 
 
