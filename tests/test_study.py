@@ -18,15 +18,16 @@ import yaml
 from helpers import run_cli
 
 from latentprint.errors import UserError
-from latentprint.study.analyse import at_path, collect, reached, series, summarise, taken, write_outputs
+from latentprint.study.analyse import summarise, write_outputs
 from latentprint.study.claims import Claim, Cost, Difference, Level, Matched, Share, ledger, verdict
 from latentprint.study.definition import Metric, Study, comparisons, matched, matched_name
 from latentprint.study.library import STUDIES, find_study
 from latentprint.study.notes import CLAIMS
 from latentprint.study.pages import BEGIN, END, read_bench, write_claims, write_section
 from latentprint.study.plots import band_of
+from latentprint.study.rows import at_path, collect, reached, series, taken
 from latentprint.study.run import open_folder, read_study, run_study
-from latentprint.study.tables import Cell, Table, latex, markdown, tables, tex
+from latentprint.study.tables import Cell, Table, latex, markdown, tables, tex, tidy
 from latentprint.study.tasks import FAILURE, START, Task, check, tasks_of
 
 TINY = Study(
@@ -158,6 +159,8 @@ def test_built_in_studies_resolve(name: str, tmp_path: Path) -> None:
         ({"metrics": {"x": {"title": "x", "logged": "y"}}}, "needs either at_least or at_most"),
         ({"pairs": [["plain", "none"]]}, "pairs names two arms each"),
         ({"front": ["accuracy"]}, "front names two metrics"),
+        ({"front": [], "families": {"a": ["plain"]}}, "there is no 'front'"),
+        ({"families": {"a": ["plain"], "b": ["none"]}}, "families names arms, not 'none'"),
         ({"seeds": 0}, "greater than or equal to 1"),
         ({"novel": 1}, "novel"),
     ],
@@ -201,6 +204,7 @@ def test_values_at_paths_and_times() -> None:
     assert taken(steps, values, "first") == 0.1 and taken(steps, values, "last") == 0.9
     assert taken(steps, values, "variance") == pytest.approx(0.00125)  # of the two values beyond step 45
     assert taken(range(5), [1.0, 1.0, 11.0, 1.0, 9.0], "spikes") == 1.0
+    assert taken(range(9), [8.0, 4.0, 9, 9, 9, 9, 9, 1.0, 2.0], "ratio") == pytest.approx(1.5 / 6)
     assert taken([], [], "last") is None and taken([1.0], [2.0], "variance") is None
 
 
@@ -226,6 +230,36 @@ def test_times_are_censored_not_dropped(tmp_path: Path) -> None:
     assert "1 of 2 got there" in str(values.body[0][2]) and values.head == ["arm", "runs", "steps"]
     assert differences.body[0][1].value == "-60"
     assert collect(study, tmp_path)[0]["status"] == "missing"
+
+
+def test_families_are_compared_where_both_keep_as_much() -> None:
+    """One curve lies 0.1 above the other in the first seed, 0.3 in the second; the third has no accuracy in common."""
+    arms = {"plain": {}, "a 1": {}, "a 2": {}, "b 1": {}, "b 2": {}}
+    study = TINY.model_copy(update={"arms": arms, "families": {"a": ["a 1", "a 2"], "b": ["b 1", "b 2"]}, "seeds": 3,
+                                    "pairs": []})
+
+    def row(arm: str, seed: int, accuracy: float, leak: float) -> dict[str, Any]:
+        return {"arm": arm, "seed": seed, "status": "done", "error": "", "accuracy": accuracy, "leak": leak, "mse": 1.0}
+
+    rows = [row(arm, seed, accuracy, accuracy / 2 + (raised if arm.startswith("b") else 0.0))
+            for seed, raised in ((0, 0.1), (1, 0.3))
+            for arm, accuracy in (("a 1", 0.8), ("a 2", 0.4), ("b 1", 0.7), ("b 2", 0.5))]
+    rows += [row("a 1", 2, 0.9, 0.5), row("b 1", 2, 0.2, 0.5)]
+    summary = summarise(study, rows)
+    found = summary["matched"]["leak"]["b against a"]
+    assert found["value"] == pytest.approx(0.2) and found["n"] == 2 and found["p"] == found["p_holm"] == 0.5
+    assert summary["matched"]["accuracy"] == {} and summary["matched"]["mse"]["b against a"]["value"] == 0.0
+    equal = tables(study, summary)[-1]
+    assert equal.title == "At equal accuracy" and equal.head == ["families", "leak, %", "MSE"]
+    assert str(equal.body[0][1]).startswith("+20.0 (")
+    line = next(line for line in tidy(study, summary) if line["at_equal"])
+    assert (line["arm"], line["less"], line["at_equal"], line["metric"]) == ("b", "a", "accuracy", "leak")
+    by = Matched("tiny", "b", "leak", 1e-9, 9, "a")
+    (claim,) = ledger([Claim("1", "n", "b leaks more", "more", by)], {"tiny": summary})
+    assert claim["measured"] == found["value"] and claim["verdict"] == "within noise" and claim["share"]
+    assert verdict(by, 0.2, 0.1, 0.3) == "confirmed" and verdict(by, -0.2, -0.3, -0.1) == "refuted"
+    anchored = [*rows[:8], *(row("plain", seed, 0.4, 0.2) for seed in (0, 1))]  # the reference belongs to every curve
+    assert summarise(study, anchored)["matched"]["leak"]["b against a"]["value"] < 0.2
 
 
 def test_cells_cannot_break_tables() -> None:
@@ -282,8 +316,14 @@ def test_the_ledger_is_read_from_studies_and_from_nothing_else(finished: tuple[P
     assert {"id", "source", "claim", "expected", "measured", "low", "high", "n", "verdict", "command"} <= set(rows[0])
     assert r"noise raises the error \| much" in (tmp_path / "out" / "claims.md").read_text()
     page = (tmp_path / "out" / "studies.md").read_text()
-    assert "## tiny" in page and "| noise_2 | 2 of 2 |" in page and "tiny-curves.png" in page
-    assert (tmp_path / "out" / "tiny-curves.png").read_bytes() == (folder / "curves.png").read_bytes()
+    kept = tmp_path / "out" / "studies" / "tiny"
+    assert "## tiny" in page and "| noise_2 | 2 of 2 |" in page and "(studies/tiny/curves.png)" in page
+    assert "`latentprint study run tiny --seeds 2`" in page and rows[0]["command"].endswith("study run tiny --seeds 2")
+    for name in ("rows.csv", "curves.png", "table.tex", "study.yaml"):
+        assert (kept / name).read_bytes() == (folder / name).read_bytes()
+    assert write_claims([kept], tmp_path / "out", claims) == rows  # without the runs
+    assert (tmp_path / "out" / "studies.md").read_text() == page
+    assert write_claims([kept], tmp_path / "elsewhere", claims) == rows
     with pytest.raises(UserError, match="given twice"):
         write_claims([folder, folder], tmp_path / "out", claims)
     with pytest.raises(UserError, match="holds no study that has run"):
@@ -291,7 +331,7 @@ def test_the_ledger_is_read_from_studies_and_from_nothing_else(finished: tuple[P
 
 
 def test_shares_pairs_and_costs_in_the_ledger(tmp_path: Path) -> None:
-    summary = {"study": "s", "arms": {"a": {"metrics": {"t": {"reached": 4, "n": 4, "value": 10.0}}}},
+    summary = {"study": "s", "seeds": 4, "arms": {"a": {"metrics": {"t": {"reached": 4, "n": 4, "value": 10.0}}}},
                "contrasts": {"t": {"a less b": {"value": -3.0, "low": -5.0, "high": -1.0, "n": 4}}}}
     for name, ratio in (("one.json", 1.2), ("two.json", 1.3)):
         rows = [{"bench": "x", "loss": "plain", "ratio": 2.0}, {"bench": "x", "loss": "dear", "ratio": 2 * ratio}]

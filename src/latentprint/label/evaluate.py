@@ -66,7 +66,7 @@ class Bench:
 
     @cached_property
     def reference(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Private training photos ``(N, AXES)``, public ones ``(M, AXES)`` and the axes ``(128, AXES)``, those of all."""
+        """Private training photos ``(N, AXES)``, public ones ``(M, AXES)``, and the axes ``(128, AXES)`` of both."""
         private, public = (in_batches(self.features, images, "pooled")
                            for images in (self.data.private_train.images, self.data.public.images))
         real = torch.cat([private, public])

@@ -401,8 +401,8 @@ def _realised_cell(row: Mapping[str, Any]) -> Cell:
 
 GEOMETRY = {
     "mean_norm": "Mean norm", "mean_angle": "Mean angle of two, degrees", "sd_angle": "Spread of angles, degrees",
-    "least_angle": "Least angle of two, degrees", "between_class_variance": "Variance", "effective_rank": "Effective rank",
-    "mean_abs_correlation": "Correlation of dimensions", "silhouette": "Silhouette",
+    "least_angle": "Least angle of two, degrees", "between_class_variance": "Variance",
+    "effective_rank": "Effective rank", "mean_abs_correlation": "Correlation of dimensions", "silhouette": "Silhouette",
 }  # fmt: skip
 #: Which clouds of embeddings are described, side by side.
 CLOUDS = {"label": "Label embeddings", "teacher": "Public photos", "photos": "Several photos a person",

@@ -90,14 +90,20 @@ def ledger(claims: Sequence[Claim], summaries: Mapping[str, Mapping[str, Any]],
     return [_row(claim, summaries, benches) for claim in claims]
 
 
+def ran(summary: Mapping[str, Any]) -> str:
+    """The command that made a study's summary."""
+    return f"latentprint study run {summary['study']} --seeds {summary['seeds']}"
+
+
 def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]], benches: Benches) -> dict[str, Any]:
     found: Mapping[str, Any] | None = None
     command = ""
     if isinstance(claim.by, Cost):
         found, command = _cost(claim.by, benches.get(claim.by.bench, ())), f"latentprint bench {claim.by.bench} --json"
     elif claim.by is not None:
-        found = _measured(claim.by, summaries.get(claim.by.study))
-        command = f"latentprint study run {claim.by.study}"
+        summary = summaries.get(claim.by.study)
+        found = _measured(claim.by, summary)
+        command = f"latentprint study run {claim.by.study}" if summary is None else ran(summary)
     value, low, high, n = (None if found is None else found.get(key) for key in ("value", "low", "high", "n"))
     return {
         "id": claim.id, "source": claim.source, "claim": claim.claim, "expected": claim.expected, "measured": value,
@@ -116,7 +122,7 @@ def _measured(by: Level, summary: Mapping[str, Any] | None) -> Mapping[str, Any]
     if summary is None:
         return None
     if isinstance(by, Matched):
-        found = mapping(mapping(mapping(summary.get("matched")).get(by.metric)).get(matched_name(by.arm, by.other)))
+        found: Any = mapping(mapping(summary.get("matched")).get(by.metric)).get(matched_name(by.arm, by.other))
     elif isinstance(by, Difference):
         found = mapping(mapping(summary["contrasts"]).get(by.metric)).get(by.key)
     else:

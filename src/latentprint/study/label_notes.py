@@ -150,13 +150,14 @@ LOSSES = (
           _losses("A", "perceptual", -inf, -0.2), APART),
     Claim("001-B-identity", "001, B", "B raises the identity's cosine by 0.1 to 0.2", "+0.1 to 0.2",
           _losses("B", "similarity", 0.1, inf), "by the judge"),
-    Claim("001-B1", "001, B1", "for 10 classes k is 1", "1", why="the formula beside it, max(2, min(5, C // 20)), gives "
-          "2, and stands"),
+    Claim("001-B1", "001, B1", "for 10 classes k is 1", "1", why="the formula beside it, max(2, min(5, C // 20)), "
+          "gives 2, and stands"),
     Claim("001-C-attributes", "001, C", "C keeps pose and expression better by 0.2 to 0.3", "better",
           _losses("C", "attributes", *DOWN), "difference of what the attribute network reads"),
-    *(Claim(f"001-D-{loss}", "001, D3", f"the learned weight of {name} goes from {first} to {last}", f"{last} of {first}",
+    *(Claim(f"001-D-{loss}", "001, D3", f"the learned weight of {name} goes from {first} to {last}",
+            "rises" if last > first else "falls",
             Level("losses", "D", f"weight {loss}", *((1.0, inf) if last > first else (-inf, 1.0))),
-            "last quarter of the steps over the first; above 1 it rises")
+            "of the last quarter of the steps over that of the first")
       for loss, name, first, last in (("cls", "cls", 1.0, 2.1), ("prior", "prior", 1.2, 0.2),
                                       ("perceptual", "perc", 0.5, 0.05), ("norm", "reg", 0.2, 0.25))),
     Claim("001-D-stability", "001, D", "training is 30% steadier", "-30%", _losses("D", "variance", *DOWN),

@@ -79,15 +79,16 @@ POPULATED = _study(
     metrics={**{population: Metric(title=f"identity match, {population}", path=f"per_group.{place}.attack", share=True)
                 for place, population in enumerate(POPULATIONS)},
              "match": METRICS["match"], "frechet": METRICS["frechet"],
-             "gap": Metric(title="Frechet distance to private photos less that to public ones", path="metrics.frechet.gap",
-                           less_is_more=True)})
+             "gap": Metric(title="Frechet distance to private photos less that to public ones",
+                           path="metrics.frechet.gap", less_is_more=True)})
 
+SHAPE = {"effective_rank": "effective rank", "mean_abs_correlation": "correlation of dimensions",
+         "mean_angle": "mean angle", "sd_angle": "spread of angles"}
 #: No optimisation: what is described is there before it.
 EMBEDDINGS = _study(
     "embeddings", "What do a recogniser's embeddings look like, and labels' before they are trained?",
     {"untrained": {"attack.access": "scores", "attack.stages": [], "attack.initial": "random"}}, "untrained", curves={},
-    metrics={f"{key} {side}": Metric(title=f"{title}, {name}", path=f"geometry.{side}.{key}")
-             for side, name in (("photos", "photos"), ("random", "random directions"))
-             for key, title in (("effective_rank", "effective rank"), ("mean_abs_correlation", "correlation of dimensions"),
-                                ("mean_angle", "mean angle"), ("sd_angle", "spread of angles"),
-                                ("silhouette", "silhouette")) if (key, side) != ("silhouette", "random")})
+    metrics={"silhouette photos": Metric(title="silhouette, photos", path="geometry.photos.silhouette"),
+             **{f"{key} {side}": Metric(title=f"{title}, {name}", path=f"geometry.{side}.{key}")
+                for side, name in (("photos", "photos"), ("random", "random directions"))
+                for key, title in SHAPE.items()}})

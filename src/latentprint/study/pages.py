@@ -11,12 +11,16 @@ from typing import Any, get_args
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
 from latentprint.study.analyse import SUMMARY
-from latentprint.study.claims import Claim, Verdict, ledger
-from latentprint.study.run import read_study
+from latentprint.study.claims import Claim, Verdict, ledger, ran
+from latentprint.study.run import DEFINITION, read_study
 from latentprint.study.tables import markdown, tables
 
 #: Between these two lines of a README the section lies that is generated.
 BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+#: What of a study is kept beside the ledger: enough to write it again, there or later with further studies.
+KEPT = (DEFINITION, SUMMARY, "rows.csv", "summary.csv", "table.tex", "forest.png", "curves.png", "front.png")
+#: Of these, what the page of studies shows.
+SHOWN = ("curves", "front")
 #: How the page of studies begins.
 STUDIES_HEAD = """# Studies
 
@@ -44,7 +48,9 @@ def read_bench(path: Path) -> dict[str, list[Mapping[str, Any]]]:
 def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim],
                  benches: Sequence[Path] = ()) -> list[dict[str, Any]]:
     """``claims.json`` and ``claims.md`` from the studies in ``folders`` and files of benches, and ``studies.md`` with
-    the studies' own tables and pictures; returns the rows.
+    the studies' own tables and pictures, which ``studies/`` keeps; returns the rows.
+
+    A folder below ``studies/`` does as well as the study's own: the ledger can be written again without the runs.
 
     Raises:
         UserError: a folder holds no finished study, or two hold the same one, or a file holds no bench.
@@ -63,23 +69,36 @@ def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim],
         summaries[summary["study"]] = summary
     rows = ledger(claims, summaries, timed)
     out.mkdir(parents=True, exist_ok=True)
+    for folder, name in zip(folders, summaries, strict=True):
+        keep(folder, out / "studies" / name)
     write_text(out / "claims.json", json.dumps({"claims": rows}, indent=1) + "\n")
     write_text(out / "claims.md", _page(rows, summaries))
-    write_text(out / "studies.md", STUDIES_HEAD + "\n".join(_study_part(folder, out) for folder in folders))
+    write_text(out / "studies.md", STUDIES_HEAD + "\n".join(_study_part(out, name) for name in summaries))
     return rows
 
 
-def _study_part(folder: Path, out: Path) -> str:
-    """A study's tables, in Markdown; its pictures are copied beside the page."""
+def keep(folder: Path, place: Path) -> None:
+    """Copy what is `KEPT` of a study, in place of what was; nothing to do for one that lies there."""
+    if folder.resolve() == place.resolve():
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        (place / name).unlink(missing_ok=True)
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, place / name)
+
+
+def _study_part(out: Path, name: str) -> str:
+    """A study's tables, in Markdown, and its pictures."""
+    folder = out / "studies" / name
     study, summary = read_study(folder), json.loads((folder / SUMMARY).read_text())
-    parts = [f"## {study.name}\n\n{study.question}\n\n"
-             f"`latentprint study run {study.name} --seeds {summary['seeds']}`: {study.command}, preset {study.preset} "
-             f"with the study's own sizes.\n"]
+    parts = [f"## {name}\n\n{study.question}\n\n"
+             f"`{ran(summary)}`: {study.command}, preset {study.preset} with the study's own sizes "
+             f"([definition](studies/{name}/{DEFINITION}), [every run](studies/{name}/rows.csv), "
+             f"[LaTeX](studies/{name}/table.tex)).\n"]
     parts += [f"**{each.title}**\n\n{markdown(each.head, each.body)}" for each in tables(study, summary)]
-    for name in ("curves", "front"):
-        if (folder / f"{name}.png").is_file():
-            shutil.copyfile(folder / f"{name}.png", out / f"{study.name}-{name}.png")
-            parts.append(f"![{study.name}: {name}]({study.name}-{name}.png)\n")
+    parts += [f"![{name}: {shown}](studies/{name}/{shown}.png)\n" for shown in SHOWN
+              if (folder / f"{shown}.png").is_file()]
     return "\n".join(parts)
 
 
