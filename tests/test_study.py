@@ -256,7 +256,7 @@ def test_families_are_compared_where_both_keep_as_much() -> None:
     assert (line["arm"], line["less"], line["at_equal"], line["metric"]) == ("b", "a", "accuracy", "leak")
     by = Matched("tiny", "b", "leak", 1e-9, 9, "a")
     (claim,) = ledger([Claim("1", "n", "b leaks more", "more", by)], {"tiny": summary})
-    assert claim["measured"] == found["value"] and claim["verdict"] == "within noise" and claim["share"]
+    assert claim["measured"] == found["value"] and claim["verdict"] == "within noise" and claim["unit"] == "points"
     assert verdict(by, 0.2, 0.1, 0.3) == "confirmed" and verdict(by, -0.2, -0.3, -0.1) == "refuted"
     anchored = [*rows[:8], *(row("plain", seed, 0.4, 0.2) for seed in (0, 1))]  # the reference belongs to every curve
     assert summarise(study, anchored)["matched"]["leak"]["b against a"]["value"] < 0.2
@@ -343,7 +343,7 @@ def test_shares_pairs_and_costs_in_the_ledger(tmp_path: Path) -> None:
               Claim("4", "n", "dear", "1.25x", dear), Claim("5", "n", "none", "?", Cost("y", {}, "ratio", 0, 1)))
     benches = {"x": [read_bench(tmp_path / name)["x"] for name in ("one.json", "two.json")]}
     found = ledger(claims, {"s": summary}, benches)
-    assert found[0]["share"] and not found[1]["share"]
+    assert (found[0]["unit"], found[1]["unit"]) == ("%", "")
     assert (found[0]["measured"], found[0]["n"]) == (1.0, 4) and found[0]["low"] == pytest.approx(0.025**0.25)
     assert found[0]["verdict"] == "within noise"  # four of four say little
     assert [row["verdict"] for row in found[1:3]] == ["confirmed", "refuted"]
@@ -354,8 +354,8 @@ def test_shares_pairs_and_costs_in_the_ledger(tmp_path: Path) -> None:
     write_section(readme, found, "docs/claims.md")
     text = readme.read_text()
     assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "old" not in text
-    wrong, _, right = text.partition("**Confirmed**")
-    assert "- later (expected: +3; n): -3 (-5 to -1), n 4" in wrong and "- sooner" in right
+    wrong, _, right = text.partition("**Where they were right**")
+    assert "| n | later | +3 | -3 (-5 to -1), n 4 |" in wrong and "| n | sooner | -3 |" in right
     write_section(readme, found, "docs/claims.md")
     assert readme.read_text() == text
     (tmp_path / "bare.md").write_text("nothing")

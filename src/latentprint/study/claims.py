@@ -108,14 +108,16 @@ def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]], benches: Benc
     return {
         "id": claim.id, "source": claim.source, "claim": claim.claim, "expected": claim.expected, "measured": value,
         "low": low, "high": high, "n": n, "verdict": verdict(claim.by, value, low, high),
-        "command": command, "note": claim.why, "share": _is_share(claim.by, summaries)}
+        "command": command, "note": claim.why, "unit": _unit(claim.by, summaries)}
 
 
-def _is_share(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether people read it in percent, or points."""
+def _unit(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """How people read a share, ``%`` or as a difference ``points``; of anything else nothing."""
     if isinstance(by, Share):
-        return True
-    return isinstance(by, Level) and by.metric in summaries.get(by.study, {}).get("shares", ())
+        return "%"
+    if not isinstance(by, Level) or by.metric not in summaries.get(by.study, {}).get("shares", ()):
+        return ""
+    return "points" if isinstance(by, Difference | Matched) else "%"
 
 
 def _measured(by: Level, summary: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -21,6 +21,9 @@ BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
 KEPT = (DEFINITION, SUMMARY, "rows.csv", "summary.csv", "table.tex", "forest.png", "curves.png", "front.png")
 #: Of these, what the page of studies shows.
 SHOWN = ("curves", "front")
+#: Said of all verdicts together.
+BY_CHANCE = ("Each verdict rests on a 95% interval over seeds, and none is corrected for the others: a few of those "
+             "that are not *within noise* will be so by chance.")
 #: How the page of studies begins.
 STUDIES_HEAD = """# Studies
 
@@ -119,18 +122,19 @@ def write_section(readme: Path, rows: Sequence[Mapping[str, Any]], link: str) ->
 
 
 def _section(rows: Sequence[Mapping[str, Any]], link: str) -> str:
-    def lines(verdict: Verdict) -> str:
-        return "".join(f"- {row['claim']} (expected: {row['expected']}; {row['source']}): {_cell(row)}\n"
-                       for row in rows if row["verdict"] == verdict)
+    def table(verdict: Verdict) -> str:
+        found = [row for row in rows if row["verdict"] == verdict]
+        body = [[row["source"], row["claim"], row["expected"], _cell(row)] for row in found]
+        return markdown(["note", "claim", "expected", "measured"], body) + "\n"
 
     counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    parts = [f"Of {len(rows)} numbers that the notes expect: {said} ([all of them]({link})).\n"]
+    parts = [f"Of {len(rows)} numbers that the notes expect: {said} ([all of them]({link})). {BY_CHANCE}\n"]
     if counts["refuted"]:
-        parts.append("**Where the notes were wrong**, measured on procedural people at 64 pixels:\n\n"
-                     + lines("refuted"))
+        parts.append("**Where the notes were wrong**, measured on procedural people at 32 and 64 pixels:\n\n"
+                     + table("refuted"))
     if counts["confirmed"]:
-        parts.append("**Confirmed**:\n\n" + lines("confirmed"))
+        parts.append("**Where they were right**, in direction if not in size:\n\n" + table("confirmed"))
     return "\n".join(parts)
 
 
@@ -146,14 +150,14 @@ def _page(rows: Sequence[Mapping[str, Any]], summaries: Mapping[str, Mapping[str
     return (f"# The notes' expectations, measured\n\nWritten by `latentprint study claims`, no number by hand. "
             f"{len(rows)} claims: {said}. Measured values are means over seeds with Student's 95% interval; shares are "
             f"shares, differences are to the study's reference arm. The notes expect them of real faces at 512 pixels, "
-            f"here people are procedural: a direction is tested, a size only loosely.\n\n{sizes}\n"
+            f"here people are procedural: a direction is tested, a size only loosely. {BY_CHANCE}\n\n{sizes}\n"
             + markdown(head, body))
 
 
 def _cell(row: Mapping[str, Any]) -> str:
     if row["measured"] is None:
         return "–"
-    scale, unit = (100, " %") if row["share"] else (1, "")
+    scale, unit = (100, f" {row['unit']}") if row["unit"] else (1, "")
     value, low, high = (None if row[key] is None else f"{scale * row[key]:.3g}" for key in ("measured", "low", "high"))
     ends = f" ({low} to {high})" if low is not None and high is not None else ""
     return f"{value}{ends}{unit}, n {row['n']}"
