@@ -124,15 +124,20 @@ Progressive(tools, config, victim, pairs, test_label.pseudo_embeddings(tools.emb
 run.close()
 """
 
+#: Without a configuration file of one's own, and on any free port.
+LAUNCH = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+          "--main_process_port", "0"]
+
 
 def trained(tmp_path: Path, code: str, processes: int, accumulate: int) -> dict[str, torch.Tensor]:
-    """What the trainings of a script left. (`accelerate launch` would start CPU processes by MPI; the same here.)"""
+    """What the trainings of a script left, of several processes by ``accelerate launch``, as the docs say."""
     script, out = tmp_path / "script.py", tmp_path / f"{processes}-{accumulate}"
     script.write_text(code)
-    group = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    group = ["-m", "accelerate.commands.launch", *LAUNCH, "--num_processes", str(processes)] if processes > 1 else []
     done = subprocess.run([sys.executable, *group, str(script), str(out), str(accumulate)], capture_output=True,
                           text=True, check=False,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)})
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent),
+                               "ACCELERATE_USE_CPU": "true"})
     assert done.returncode == 0, done.stderr[-3000:]
     files = sorted((out / "checkpoints").glob("*/*.safetensors"))
     return {f"{file.parent.name}/{key}": value for file in files for key, value in load_file(file).items()}

@@ -35,7 +35,7 @@ METRICS = {
     "attributes": Metric(title="attribute error", path="metrics.attribute_error", less_is_more=True),
     "steps": Metric(title="steps to 80% success on the victim", logged="success", at_least=0.8, less_is_more=True),
     "begun": Metric(title="Frechet distance at first", logged="frechet", take="first", less_is_more=True),
-    "identity": Metric(title="similarity to the label's identity, teacher, in the end", logged="identity", take="last"),
+    "identity": Metric(title="similarity to the identity asked for", logged="identity", take="last"),
     "between": Metric(title="variance between class embeddings", logged="collapse", take="last"),
     "alike": Metric(title="likeness of classes' pictures", logged="alike", take="last", less_is_more=True),
     "attention": Metric(title="attention's entropy at first", logged="attention_entropy", take="first"),
