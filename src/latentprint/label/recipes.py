@@ -1,12 +1,13 @@
 """The notes' loss presets and annealing arms, as changes to a recipe.
 
-A preset replaces the losses of the stages that work from labels alone; what is ours alone (``centre``, ``align`` in
-stage 2, ``manifold``) is off in all of them. An arm changes the stages themselves, at an equal number of steps.
+A preset replaces the losses of the stages that work from labels alone; an arm changes the stages themselves, at an equal
+number of steps. What is ours alone is off in all of them: ``align`` in stage 2 would tell a label that was not led there
+where photos lie, and ``centre`` where the victim has the class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, get_args
 
 from latentprint.label.stages import Stage
@@ -27,6 +28,9 @@ GUIDE = {
     "A+B+C": "all three, weights by hand",
     "D": "all three, weights learned: no tuning, longer training",
 }
+
+#: Losses of label stages that the notes do not have.
+OURS = frozenset({"centre", "align", "manifold"})
 
 #: Weights that the notes start from (seed 001, D3).
 BASELINE = {"prior": 1.2, "cls": 1.0, "id": 0.8, "perceptual": 0.5, "norm": 0.2}
@@ -52,12 +56,12 @@ def with_loss(stages: Sequence[Stage], preset: LossPreset) -> list[Stage]:
 
 
 def with_arm(stages: Sequence[Stage], arm: Arm) -> list[Stage]:
-    """The recipe as the arm has it; of those that skip a stage, the last runs for the steps of all."""
+    """The recipe as the arm has it, without `OURS`; of those that skip a stage, the last runs for the steps of all."""
+    stages = _each(stages, "label", lambda stage: _without(stage, OURS))
     if arm in ("linear", "cosine"):
-        return list(stages)
+        return stages
     if arm == "no-align":
-        return [_changed(stage, losses={name: scale for name, scale in stage.losses.items() if name != "align"})
-                for stage in stages]
+        return [_without(stage, {"align"}) for stage in stages]
     last, total = stages[-1], sum(stage.steps for stage in stages)
     if arm == "baseline":
         return [_changed(last, steps=total, min_steps=last.min_steps + total - last.steps)]
@@ -69,6 +73,10 @@ def with_arm(stages: Sequence[Stage], arm: Arm) -> list[Stage]:
 
 def _each(stages: Sequence[Stage], identity: str, change: Callable[[Stage], Stage]) -> list[Stage]:
     return [change(stage) if stage.identity == identity else stage for stage in stages]
+
+
+def _without(stage: Stage, losses: Collection[str]) -> Stage:
+    return _changed(stage, losses={name: scale for name, scale in stage.losses.items() if name not in losses})
 
 
 def _changed(stage: Stage, **changes: Any) -> Stage:

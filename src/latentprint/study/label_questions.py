@@ -61,13 +61,12 @@ ANNEALING = _study(
     "annealing", "Does the hand-over from photos to labels help, by which annealing, and does alignment?",
     {**{arm: {"attack.arm": arm} for arm in ARMS},
      "random pairs": {"attack.arm": "cosine", "attack.pairing": "random"},
-     "mapped": {}}, "baseline",
+     "ours": {}}, "baseline",
     ["cosine", "linear"], ["cosine", "no-align"], ["cosine", "random pairs"])
 
 LOSSES = _study(
     "losses", "What do the notes' losses A to D do to success, similarity and variety?",
-    {**{preset: {"attack.loss": preset, "attack.initial": "pseudo"} for preset in LOSS_PRESETS},
-     "ours": {"attack.initial": "pseudo"}}, "baseline",
+    {preset: {"attack.loss": preset, "attack.initial": "pseudo"} for preset in LOSS_PRESETS}, "baseline",
     metrics=METRICS | WEIGHTS)
 
 #: The order of people: ten of each population, which is that of the report's groups.
