@@ -25,7 +25,7 @@ from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import Opinions, pseudo_embeddings, random_pairs, top_pairs
 from latentprint.label.presets import PRESETS, AttackConfig, LabelConfig
 from latentprint.label.progressive import Progressive, StageLoop
-from latentprint.label.recipes import ARMS, LOSS_PRESETS, with_loss
+from latentprint.label.recipes import ARMS, LOSS_PRESETS, OURS, with_loss
 from latentprint.label.stages import HAND_OVER, LABEL_ONLY, PROGRESSIVE, WARM_UP, Stage
 from latentprint.label.tools import Tools, encode
 from latentprint.label.views import clipped, random_views
@@ -414,6 +414,12 @@ def test_arms_start_anywhere_and_have_equal_budgets() -> None:
     assert "cls" not in made["two-stage"].stages[0].active
     assert made["linear"].annealing == "linear" and made["cosine"].annealing == "cosine"
     assert not any("align" in stage.active for stage in made["no-align"].stages)
+    assert "align" in made["cosine"].stages[1].active
+    labelled = [stage for config in made.values() for stage in config.stages if stage.identity == "label"]
+    assert len(labelled) == 6 and not any(OURS & set(stage.active) for stage in labelled)
+    assert set(PROGRESSIVE[-1].active) > OURS
+    with pytest.raises(ValueError, match="arm 'cosine' leaves the stage 'stage2' without losses"):
+        AttackConfig(arm="cosine", stages=[PROGRESSIVE[-1].model_copy(update={"losses": {"centre": 1.0}})])
     assert AttackConfig().resolved == AttackConfig()
 
 

@@ -1,8 +1,8 @@
 """The notes' loss presets and annealing arms, as changes to a recipe.
 
-A preset replaces the losses of the stages that work from labels alone; an arm changes the stages themselves, at an equal
-number of steps. What is ours alone is off in all of them: ``align`` in stage 2 would tell a label that was not led there
-where photos lie, and ``centre`` where the victim has the class.
+A preset replaces the losses of the stages that work from labels alone; an arm changes the stages themselves, at an
+equal number of steps. What is ours alone is off in all of them: ``align`` in stage 2 would tell a label that was not led
+there where photos lie, and ``centre`` where the victim has the class.
 """
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ def with_loss(stages: Sequence[Stage], preset: LossPreset) -> list[Stage]:
         settings |= {"weighting": "uncertainty"}
         losses = dict.fromkeys(losses, 1.0)
     return _each(stages, "label", lambda stage: _changed(stage, losses=losses, **settings))
+
+
+def emptied(stages: Sequence[Stage], arm: Arm) -> str | None:
+    """The name of the first stage that `with_arm` would leave without a loss, if any."""
+    gone = {"label": OURS, "mixed": {"align"} if arm == "no-align" else set(), "image": set()}
+    return next((stage.name for stage in stages if not set(stage.active) - gone[stage.identity]), None)
 
 
 def with_arm(stages: Sequence[Stage], arm: Arm) -> list[Stage]:
