@@ -1,8 +1,8 @@
 """The notes' loss presets and annealing arms, as changes to a recipe.
 
 A preset replaces the losses of the stages that work from labels alone; an arm changes the stages themselves, at an
-equal number of steps. What is ours alone is off in all of them: ``align`` in stage 2 would tell a label that was not led
-there where photos lie, and ``centre`` where the victim has the class.
+equal number of steps. What is ours alone is off in all of them: ``align`` in stage 2 would tell a label that was not
+led there where photos lie, and ``centre`` where the victim has the class.
 """
 
 from __future__ import annotations
