@@ -11,7 +11,7 @@ from latentprint.report.html import page
 from latentprint.report.pictures import load
 from latentprint.study.definition import Study
 from latentprint.study.plots import Curves, arms_plot, curves_plot, forest_plot, front_plot
-from latentprint.study.tables import as_csv, latex, markdown, tables, tidy
+from latentprint.study.tables import as_csv, latex, section, tables, tidy
 
 PICTURES = {"forest.png": "Differences", "front.png": "What is kept, and what is lost", "curves.png": "Over the steps",
             "arms.png": "Every run"}
@@ -24,8 +24,7 @@ def write_all(study: Study, rows: Sequence[Mapping[str, Any]], summary: Mapping[
     found = tables(study, summary)
     write_text(folder / "rows.csv", as_csv(rows))
     write_text(folder / "summary.csv", as_csv(tidy(study, summary)))
-    parts = [f"**{each.title}**\n\n{markdown(each.head, each.body)}" for each in found]
-    write_text(folder / "table.md", "\n".join(parts))
+    write_text(folder / "table.md", section(study, summary))
     write_text(folder / "table.tex", latex(study, found))
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from latentprint.errors import UserError
 from latentprint.study.analyse import SUMMARY
 from latentprint.study.claims import Claim, Verdict, ledger, ran
 from latentprint.study.run import DEFINITION, read_study
-from latentprint.study.tables import markdown, tables
+from latentprint.study.tables import markdown, section
 
 #: Between these two lines of a README the section lies that is generated.
 BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
@@ -99,7 +99,7 @@ def _study_part(out: Path, name: str) -> str:
              f"`{ran(summary)}`: {study.command}, preset {study.preset} with the study's own sizes "
              f"([definition](studies/{name}/{DEFINITION}), [every run](studies/{name}/rows.csv), "
              f"[LaTeX](studies/{name}/table.tex)).\n"]
-    parts += [f"**{each.title}**\n\n{markdown(each.head, each.body)}" for each in tables(study, summary)]
+    parts.append(section(study, summary))
     parts += [f"![{name}: {shown}](studies/{name}/{shown}.png)\n" for shown in SHOWN
               if (folder / f"{shown}.png").is_file()]
     return "\n".join(parts)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from latentprint.study.definition import Metric, Study, comparisons, matched
 
-#: Metrics side by side in LaTeX; more of them go below.
+#: Metrics side by side on a page; more of them go below.
 ABREAST = 4
 
 _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -118,23 +118,36 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
 
 
 def latex(study: Study, found: Sequence[Table]) -> str:
-    """A ``table`` of booktabs' rules for each, `ABREAST` metrics side by side and the rest below."""
+    """A ``table`` of booktabs' rules for each; see `abreast`."""
     return "\n".join(_latex(study, each, number) for number, each in enumerate(found))
 
 
 def _latex(study: Study, found: Table, number: int) -> str:
-    names = found.head.index("runs") + 1 if "runs" in found.head else 1  # columns that every part begins with
     parts: list[str] = []
-    every: list[Sequence[object]] = [found.head, *found.body]
-    for start in range(names, len(found.head), ABREAST):
-        columns = [*range(names), *range(start, min(start + ABREAST, len(found.head)))]
-        head, *lines = ([str(line[column]) for column in columns] for line in every)
-        body = " \\\\\n".join(" & ".join(map(tex, line)) for line in lines)
-        parts.append(f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}\n\\toprule\n{' & '.join(map(tex, head))} "
+    for part in abreast(found):
+        every: list[Sequence[object]] = [part.head, *part.body]
+        head, *lines = (" & ".join(tex(str(cell)) for cell in line) for line in every)
+        body = " \\\\\n".join(lines)
+        parts.append(f"\\begin{{tabular}}{{l{'r' * (len(part.head) - 1)}}}\n\\toprule\n{head} "
                      f"\\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n")
     label = f"tab:{study.name}" + (f"-{number}" if number else "")
     return (f"\\begin{{table}}\n\\centering\n\\small\n\\caption{{{tex(f'{study.question} {found.title}.')}}}\n"
             f"\\label{{{label}}}\n" + "\n\\medskip\n\n".join(parts) + "\\end{table}\n")
+
+
+def abreast(found: Table, most: int = ABREAST) -> list[Table]:
+    """The same in tables of at most so many metrics, each with the columns that name a line."""
+    names = found.head.index("runs") + 1 if "runs" in found.head else 1
+    slices = [[*range(names), *range(start, min(start + most, len(found.head)))]
+              for start in range(names, len(found.head), most)]
+    return [Table(found.title, [found.head[column] for column in columns],
+                  [[line[column] for column in columns] for line in found.body]) for columns in slices]
+
+
+def section(study: Study, summary: Mapping[str, Any]) -> str:
+    """All tables in Markdown, one below the other."""
+    return "\n".join(f"**{each.title}**\n\n" + "\n".join(markdown(part.head, part.body) for part in abreast(each))
+                     for each in tables(study, summary))
 
 
 def tex(text: str) -> str:
