@@ -36,7 +36,7 @@ PROGRESSIVE = (
     Claim("000-1.3d", "000, 1.3", "their dimensions are highly correlated", "r > 0.6",
           _cloud("mean_abs_correlation photos", 0.6, inf), f"mean absolute correlation; {CLOUD}"),
     Claim("000-1.3e", "000, 1.3", "angles between people are 30 to 90 degrees", "30-90",
-          _cloud("mean_angle photos", 30, 90), f"mean angle; {CLOUD}"),
+          _cloud("mean_angle photos", 45, 75), f"mean angle, which would be about 60; {CLOUD}"),
     Claim("000-1.3f", "000, 1.3", "dimensions of untrained label embeddings are independent", "r near 0",
           _cloud("mean_abs_correlation random", 0, 0.05), "2,000 random directions, as labels begin"),
     Claim("000-1.3g", "000, 1.3", "they have full rank", "about 512", _cloud("effective_rank random", 460, 512),
