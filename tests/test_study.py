@@ -142,6 +142,13 @@ def test_settings_of_a_task() -> None:
     assert first.training.epochs == 3 and first.training.start is None and first.seed == 4
 
 
+def test_the_example_resolves(tmp_path: Path) -> None:
+    study = find_study(str(Path(__file__).parent.parent / "examples" / "study_cifar.yaml"))
+    check(study, tmp_path)
+    arm: Any = Task(study, "gmm 16", 2, tmp_path).settings()
+    assert [defence.kind for defence in arm.defences] == ["noise", "cem"] and arm.seed == 2
+
+
 @pytest.mark.parametrize("name", list(STUDIES))
 def test_built_in_studies_resolve(name: str, tmp_path: Path) -> None:
     study = find_study(name)
