@@ -338,7 +338,8 @@ def test_the_ledger_is_read_from_studies_and_from_nothing_else(finished: tuple[P
 
 
 def test_shares_pairs_and_costs_in_the_ledger(tmp_path: Path) -> None:
-    summary = {"study": "s", "seeds": 4, "arms": {"a": {"metrics": {"t": {"reached": 4, "n": 4, "value": 10.0}}}},
+    summary = {"study": "s", "seeds": 4, "reference": "b", "titles": {"t": "steps"},
+               "arms": {"a": {"metrics": {"t": {"reached": 4, "n": 4, "value": 10.0}}}},
                "contrasts": {"t": {"a less b": {"value": -3.0, "low": -5.0, "high": -1.0, "n": 4}}}}
     for name, ratio in (("one.json", 1.2), ("two.json", 1.3)):
         rows = [{"bench": "x", "loss": "plain", "ratio": 2.0}, {"bench": "x", "loss": "dear", "ratio": 2 * ratio}]
@@ -362,7 +363,9 @@ def test_shares_pairs_and_costs_in_the_ledger(tmp_path: Path) -> None:
     text = readme.read_text()
     assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "old" not in text
     wrong, _, right = text.partition("**Where they were right**")
-    assert "| n | later | +3 | -3 (-5 to -1), n 4 |" in wrong and "| n | sooner | -3 |" in right
+    assert "| n | later | +3 | -3 (-5 to -1), n 4 | a less b: steps |" in wrong and "| n | sooner | -3 |" in right
+    assert [row["of"] for row in found] == ["a: share of runs that get there, steps", "a less b: steps",
+                                            "a less b: steps", "ratio: dear over plain", "ratio: "]
     write_section(readme, found, "docs/claims.md")
     assert readme.read_text() == text
     (tmp_path / "bare.md").write_text("nothing")

@@ -42,6 +42,7 @@ def summarise(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     return {"schema": 1, "study": study.name, "question": study.question, "command": study.command,
             "preset": study.preset, "reference": study.reference, "seeds": study.seeds, "arms": arms,
             "contrasts": contrasts, "matched": {name: _matched(study, name, by_arm) for name in study.metrics},
+            "titles": {name: metric.title for name, metric in study.metrics.items()},
             "shares": [name for name, metric in study.metrics.items() if metric.share]}
 
 

@@ -108,7 +108,26 @@ def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]], benches: Benc
     return {
         "id": claim.id, "source": claim.source, "claim": claim.claim, "expected": claim.expected, "measured": value,
         "low": low, "high": high, "n": n, "verdict": verdict(claim.by, value, low, high),
-        "command": command, "note": claim.why, "unit": _unit(claim.by, summaries)}
+        "command": command, "of": _said(claim.by, summaries), "note": claim.why, "unit": _unit(claim.by, summaries)}
+
+
+def _said(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the measured number is, in words."""
+    if isinstance(by, Cost):
+        return f"{by.value}: {_named(by.row)}" + (f" over {_named(by.over)}" if by.over is not None else "")
+    if by is None or by.study not in summaries:
+        return ""
+    summary = summaries[by.study]
+    title = mapping(summary.get("titles")).get(by.metric, by.metric)
+    if isinstance(by, Share):
+        return f"{by.arm}: share of runs that get there, {title}"
+    if isinstance(by, Difference):
+        return f"{difference_name(by.arm, by.other or summary['reference'])}: {title}"
+    return f"{matched_name(by.arm, by.other) if isinstance(by, Matched) else by.arm}: {title}"
+
+
+def _named(row: Mapping[str, str]) -> str:
+    return ", ".join(row.values())
 
 
 def _unit(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]]) -> str:

@@ -124,8 +124,8 @@ def write_section(readme: Path, rows: Sequence[Mapping[str, Any]], link: str) ->
 def _section(rows: Sequence[Mapping[str, Any]], link: str) -> str:
     def table(verdict: Verdict) -> str:
         found = [row for row in rows if row["verdict"] == verdict]
-        body = [[row["source"], row["claim"], row["expected"], _cell(row)] for row in found]
-        return markdown(["note", "claim", "expected", "measured"], body) + "\n"
+        body = [[row["source"], row["claim"], row["expected"], _cell(row), row["of"]] for row in found]
+        return markdown(["note", "claim", "expected", "measured", "of"], body)
 
     counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -142,10 +142,10 @@ def _page(rows: Sequence[Mapping[str, Any]], summaries: Mapping[str, Mapping[str
     counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
     sizes = "".join(f"- `{name}`: {found['command']}, preset {found['preset']}, {found['seeds']} seeds\n"
                     for name, found in summaries.items())
-    body = [[row["id"], row["source"], row["claim"], row["expected"], _cell(row), row["verdict"],
+    body = [[row["id"], row["source"], row["claim"], row["expected"], _cell(row), row["of"], row["verdict"],
              "; ".join(part for part in (f"`{row['command']}`" if row["command"] else "", row["note"]) if part)]
             for row in rows]
-    head = ["id", "source", "claim", "expected", "measured", "verdict", "command, note"]
+    head = ["id", "source", "claim", "expected", "measured", "of", "verdict", "command, note"]
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return (f"# The notes' expectations, measured\n\nWritten by `latentprint study claims`, no number by hand. "
             f"{len(rows)} claims: {said}. Measured values are means over seeds with Student's 95% interval; shares are "
