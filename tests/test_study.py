@@ -241,7 +241,7 @@ def test_times_are_censored_not_dropped(tmp_path: Path) -> None:
 
 def test_families_are_compared_where_both_keep_as_much() -> None:
     """One curve lies 0.1 above the other in the first seed, 0.3 in the second; the third has no accuracy in common."""
-    arms = {"plain": {}, "a 1": {}, "a 2": {}, "b 1": {}, "b 2": {}}
+    arms: dict[str, dict[str, Any]] = {"plain": {}, "a 1": {}, "a 2": {}, "b 1": {}, "b 2": {}}
     study = TINY.model_copy(update={"arms": arms, "families": {"a": ["a 1", "a 2"], "b": ["b 1", "b 2"]}, "seeds": 3,
                                     "pairs": []})
 
