@@ -205,6 +205,8 @@ def test_values_at_paths_and_times() -> None:
             {"phase": "stage1-look", "step": 30, "success": 0.85}, {"phase": "stage2", "step": 40, "success": 0.9}]
     steps, values, end = series(rows, "success", "stage")
     assert (steps, values, end) == ([20.0, 25.0, 50.0, 90.0], [0.1, 0.3, 0.85, 0.9], 90.0)
+    assert series(rows, "success", "stage1") == ([5.0, 30.0], [0.3, 0.85], 30.0)
+    assert series(rows, "success", "stage1", 0.25) == ([30.0], [0.85], 30.0)
     assert reached(steps, values, Metric(title="t", logged="success", at_least=0.8)) == 50.0
     assert reached(steps, values, Metric(title="t", logged="success", at_least=0.95)) is None
     assert reached(steps, values, Metric(title="t", logged="success", at_most=0.2)) == 20.0

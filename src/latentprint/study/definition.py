@@ -23,6 +23,8 @@ class Metric(Config):
     take: Take = Field("when", description="logged: the step at which it passes the bound, the first, the last, the "
                        "variance over the last half, how many exceed ten times the median, or the mean of the last "
                        "quarter over that of the first")
+    phases: str = Field("", description="logged: how the phases begin whose steps count, in place of the study's")
+    skip: float = Field(0.0, ge=0, lt=1, description="logged: the share of these steps that is left out at first")
     at_least: float | None = Field(None, description="logged: the time is when the value is this high")
     at_most: float | None = Field(None, description="logged: ... or this low")
     share: bool = Field(False, description="shown in percent")

@@ -158,7 +158,7 @@ LOSSES = (
     *(Claim(f"001-D-{loss}", "001, D3", f"the learned weight of {name} goes from {first} to {last}",
             "rises" if last > first else "falls",
             Level("losses", "D", f"weight {loss}", *((1.0, inf) if last > first else (-inf, 1.0))),
-            "of the last quarter of the steps over that of the first")
+            "at the end of stage 2 over that after the phases of A3, which change weights on their own")
       for loss, name, first, last in (("cls", "cls", 1.0, 2.1), ("prior", "prior", 1.2, 0.2),
                                       ("perceptual", "perc", 0.5, 0.05), ("norm", "reg", 0.2, 0.25))),
     Claim("001-D-stability", "001, D", "training is 30% steadier", "-30%", _losses("D", "variance", *DOWN),

@@ -43,9 +43,10 @@ METRICS = {
     "spikes": Metric(title="spikes of the gradient", logged="grad_norm", take="spikes", less_is_more=True),
     "gradient": Metric(title="gradient in the end, of that at first", logged="grad_norm", take="ratio"),
 }
-#: What weights are learned: in the end, of those at first.
+#: How far weights are learned, in the end over at first: of the stage that has all losses, after the phases of A3.
 WEIGHTS = {f"weight {loss}": Metric(title=f"weight of {loss} in the end, of that at first", logged=f"weight/{loss}",
-                                    take="ratio") for loss in ("cls", "prior", "perceptual", "norm")}
+                                    take="ratio", phases="stage2", skip=0.25)
+           for loss in ("cls", "prior", "perceptual", "norm")}
 CURVES = {"success": "success on the victim", "identity": "similarity to the label's identity, teacher",
           "frechet": "Frechet distance", "raw/cls": "the victim's loss"}
 

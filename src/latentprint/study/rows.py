@@ -50,7 +50,7 @@ def _row(study: Study, task: Task) -> Row:
             if metric.path:
                 metrics[name] = at_path(section, metric.path)
                 continue
-            steps, values, end = series(logged, metric.logged, study.phases)
+            steps, values, end = series(logged, metric.logged, metric.phases or study.phases, metric.skip)
             if metric.timed:
                 metrics[name], watched[name] = reached(steps, values, metric), end
             else:
@@ -71,11 +71,13 @@ def at_path(section: Mapping[str, Any], path: str) -> float | None:
     return number(mapping(found).get("value") if isinstance(found, Mapping) else found)
 
 
-def series(rows: Sequence[Mapping[str, Any]], name: str, phases: str) -> tuple[list[float], list[float], float]:
+def series(rows: Sequence[Mapping[str, Any]], name: str, phases: str,
+           skip: float = 0.0) -> tuple[list[float], list[float], float]:
     """The steps at which a value was logged, the values, and the steps that were watched.
 
     Steps count through the phases that begin with ``phases``, whose rows are in order; ``-look`` rows count as their
-    phase's. Of several values at a step the last is taken.
+    phase's. Of several values at a step the last is taken; those of the first steps, a share ``skip`` of all, are left
+    out.
     """
     done, current, last = 0.0, "", 0.0
     found: dict[float, float] = {}
@@ -88,7 +90,9 @@ def series(rows: Sequence[Mapping[str, Any]], name: str, phases: str) -> tuple[l
         last = max(last, float(row["step"]))
         if (value := number(row.get(name))) is not None:
             found[done + float(row["step"])] = value
-    return list(found), list(found.values()), done + last
+    end = done + last
+    kept = {step: value for step, value in found.items() if step > skip * end or skip == 0}
+    return list(kept), list(kept.values()), end
 
 
 def reached(steps: Sequence[float], values: Sequence[float], metric: Metric) -> float | None:
