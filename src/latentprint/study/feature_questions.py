@@ -17,10 +17,10 @@ LAMBDAS = {"kmeans": (4, 16, 64), "gmm": (4, 16, 64), "slot": (1, 4, 16), "gated
 THRESHOLDS = ("constant", "schedule")
 
 
-def _sizes(people: int, photos: int, decoder_steps: int) -> dict[str, Any]:
-    """So many people, each with photos to train on and sixteen others to be tested with, and the attack's decoder."""
+def _sizes(people: int, photos: int, test_photos: int, decoder_steps: int) -> dict[str, Any]:
+    """So many people, each with photos to train on and others to be tested with, and the attack's decoder."""
     shown = {"kind": "procedural", "people": people, "size": 32}
-    return {"data.train": {**shown, "photos": photos}, "data.test": {**shown, "photos": 16, "image_seed": 1000},
+    return {"data.train": {**shown, "photos": photos}, "data.test": {**shown, "photos": test_photos, "image_seed": 1000},
             "split.model": "builtin:resnet20", "training.augment": "none",
             **{f"attack_settings.decoder.{key}": value
                for key, value in (("steps", decoder_steps), ("batch", 32), ("blocks", 1))}}
@@ -35,8 +35,9 @@ QUIET = {"std": 0.05}
 SURROGATES = Study(
     name="surrogates", question="How do surrogates of the conditional entropy trade accuracy for leak over lambda?",
     command="audit feature", per_seed=PEOPLE,
-    settings={**_sizes(30, 40, 150), "attacked": 300, "training.epochs": 1, "training.lr": 0.02},
-    start={"training.epochs": 6, "training.lr": 0.05, "defences": []},
+    settings={**_sizes(10, 120, 48, 150), "attacked": 300, "training.epochs": 2, "training.lr": 0.02,
+              "training.batch": 64},  # six photos of a person in a batch: learned surrogates need several
+    start={"training.epochs": 30, "training.lr": 0.05, "defences": []},
     uses={"training.start": "networks/victim.safetensors"},
     arms={"noise": {"defences": [{"kind": "noise", **QUIET}]},
           **{f"{kind} {weight}": _cem(QUIET, kind, weight) for kind, weights in LAMBDAS.items() for weight in weights},
@@ -52,7 +53,7 @@ ALWAYS = {"kind": "constant", "variance": 2.0e-6, "gamma": 1.0e-6}
 REGIME = Study(
     name="regime", question="What does a penalty that never falls silent leave of accuracy, as the notes' 24%?",
     command="audit feature", per_seed=PEOPLE,
-    settings={**_sizes(10, 32, 200), "training.epochs": 12, "training.batch": 32},
+    settings={**_sizes(10, 32, 16, 200), "training.epochs": 12, "training.batch": 32},
     arms={"noise": {"defences": [{"kind": "noise"}]},
           **{f"kmeans {weight}": _cem({}, "kmeans", weight, threshold=ALWAYS) for weight in (16, 64)},
           **{f"gated {weight}": _cem({}, "gated", weight, mode="frozen", threshold=ALWAYS) for weight in (16, 64)}},
