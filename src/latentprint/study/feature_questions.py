@@ -20,7 +20,8 @@ THRESHOLDS = ("constant", "schedule")
 def _sizes(people: int, photos: int, test_photos: int, decoder_steps: int) -> dict[str, Any]:
     """So many people, each with photos to train on and others to be tested with, and the attack's decoder."""
     shown = {"kind": "procedural", "people": people, "size": 32}
-    return {"data.train": {**shown, "photos": photos}, "data.test": {**shown, "photos": test_photos, "image_seed": 1000},
+    return {"data.train": {**shown, "photos": photos},
+            "data.test": {**shown, "photos": test_photos, "image_seed": 1000},
             "split.model": "builtin:resnet20", "training.augment": "none",
             **{f"attack_settings.decoder.{key}": value
                for key, value in (("steps", decoder_steps), ("batch", 32), ("blocks", 1))}}
