@@ -139,6 +139,8 @@ def test_settings_of_a_task() -> None:
     assert arm.data.train.first_identity == 400
     assert arm.training.start == Path("somewhere/runs") / START / "seed-4" / "networks/v.safetensors"
     first: Any = Task(study, START, 4, Path("somewhere")).settings()
+    moved = study.model_copy(update={"per_seed": {"data.test.first_identity": [500, 10]}})
+    assert moved.seeded(4) == {"data.test.first_identity": 540}
     assert first.training.epochs == 3 and first.training.start is None and first.seed == 4
 
 

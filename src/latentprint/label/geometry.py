@@ -26,7 +26,7 @@ def one_a_person(labels: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def geometry_section(labels: LabelEmbedding, tools: Tools) -> dict[str, Any]:
+def geometry_section(labels: LabelEmbedding, tools: Tools, seed: int = 0) -> dict[str, Any]:
     """The geometries that seed 000, section 1.3, sets beside each other, for report.json.
 
     ``label`` and ``teacher``: equally many vectors, one a class and one a person. ``photos``: the teacher's whole
@@ -38,7 +38,7 @@ def geometry_section(labels: LabelEmbedding, tools: Tools) -> dict[str, Any]:
     index = one_a_person(public, labels.table.num_embeddings)
     raw = labels.raw(torch.arange(len(index), device=tools.device)).cpu()
     cloud = public.argsort(stable=True)[:CLOUD]  # whole people: a silhouette needs pairs
-    noise = torch.randn((len(cloud), raw.shape[1]), generator=generator(0, "geometry"))
+    noise = torch.randn((len(cloud), raw.shape[1]), generator=generator(seed, "geometry"))
     return {
         "compared": f"{len(index)} label embeddings, one a class, and the teacher's embeddings of {len(index)} public "
                     f"photos, one a person; then {len(cloud)} public photos, and as many random directions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -52,7 +52,14 @@ class Study(Config):
     command: Command = Field(description="the audit that every run is")
     preset: str = Field("small", description="of that audit")
     settings: Overrides = Field({}, description="of every run")
-    per_seed: dict[str, int] = Field({}, description="settings that are the seed times this")
+    per_seed: dict[str, int | Annotated[list[int], Field(min_length=2, max_length=2)]] = Field({}, description=(
+        "settings that are the seed times this; of two numbers, the first and the seed times the second"))
+
+    def seeded(self, seed: int) -> dict[str, int]:
+        """What of the settings is a seed's own."""
+        pairs = {key: [0, given] if isinstance(given, int) else given for key, given in self.per_seed.items()}
+        return {key: first + factor * seed for key, (first, factor) in pairs.items()}
+
     start: Overrides | None = Field(None, description="settings of a first run for each seed, whose files the arms use")
     uses: dict[str, str] = Field({}, description="settings of an arm -> file in the folder of its seed's first run")
     arms: dict[str, Overrides] = Field(min_length=1, description="what differs, by name")

@@ -53,9 +53,10 @@ CURVES = {"success": "success on the victim", "identity": "similarity to the lab
 
 def _study(name: str, question: str, arms: Mapping[str, dict[str, Any]], reference: str, *pairs: list[str],
            seeds: int = 5, **more: Any) -> Study:
-    told: dict[str, Any] = {"settings": SIZE, "metrics": METRICS, "curves": CURVES, **more}
-    return Study(name=name, question=question, command="audit label", per_seed=FIRST_PERSON, start=START, uses=TRAINED,
-                 arms=dict(arms), reference=reference, pairs=list(pairs), seeds=seeds, **told)
+    told: dict[str, Any] = {"settings": SIZE, "metrics": METRICS, "curves": CURVES,
+                            "per_seed": FIRST_PERSON, **more}
+    return Study(name=name, question=question, command="audit label", start=START, uses=TRAINED, arms=dict(arms),
+                 reference=reference, pairs=list(pairs), seeds=seeds, **told)
 
 
 ANNEALING = _study(
@@ -88,6 +89,7 @@ SHAPE = {"effective_rank": "effective rank", "mean_abs_correlation": "correlatio
 EMBEDDINGS = _study(
     "embeddings", "What do a recogniser's embeddings look like, and labels' before they are trained?",
     {"untrained": {"attack.access": "scores", "attack.stages": [], "attack.initial": "random"}}, "untrained", curves={},
+    per_seed=FIRST_PERSON | {"data.public.0.first_identity": [100_000, 10_000]},  # other public people for each seed
     metrics={"silhouette photos": Metric(title="silhouette, photos", path="geometry.photos.silhouette"),
              **{f"{key} {side}": Metric(title=f"{title}, {name}", path=f"geometry.{side}.{key}")
                 for side, name in (("photos", "photos"), ("random", "random directions"))

@@ -55,8 +55,7 @@ class Task:
         module, name, _ = COMMANDS[study.command]
         presets = importlib.import_module(module)
         base: Config = load_config(getattr(presets, name), study.preset, channel=study.command, presets=presets.PRESETS)
-        own: dict[str, Any] = {"seed": self.seed, "threads": 1, **study.settings,
-               **{key: factor * self.seed for key, factor in study.per_seed.items()}}
+        own: dict[str, Any] = {"seed": self.seed, "threads": 1, **study.settings, **study.seeded(self.seed)}
         if self.arm == START:
             own |= study.start or {}
         else:
