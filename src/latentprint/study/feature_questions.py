@@ -11,7 +11,7 @@ METRICS = {"accuracy": Metric(title="accuracy", path="accuracy", share=True),
            "mse": Metric(title="MSE", path="metrics.mse"),
            "ssim": Metric(title="SSIM", path="metrics.ssim", less_is_more=True),
            "psnr": Metric(title="PSNR", path="metrics.psnr", less_is_more=True)}
-PEOPLE = {"data.train.first_identity": 1000, "data.test.first_identity": 1000}
+PEOPLE: dict[str, int | list[int]] = {"data.train.first_identity": 1000, "data.test.first_identity": 1000}
 #: Weights of each surrogate: those of k-means and mixtures act as a quarter of those of the learned ones do.
 LAMBDAS = {"kmeans": (4, 16, 64), "gmm": (4, 16, 64), "slot": (1, 4, 16), "gated": (1, 4, 16)}
 THRESHOLDS = ("constant", "schedule")
