@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,10 +40,8 @@ def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run
         RunFailed: training broke down.
     """
     epochs = Epochs(len(data), config.batch, config.epochs, seed)
-    groups = [{"params": [*victim.edge.parameters(), *victim.cloud.parameters()]}]
-    groups += [dict(group) for defence in victim.defences for group in defence.joint_parameters()]
-    optimizer = torch.optim.SGD(groups, config.lr, config.momentum, weight_decay=config.weight_decay)
-    victim.train().requires_grad_(True)
+    optimizer = torch.optim.SGD(trained_groups(victim.train()), config.lr, config.momentum,
+                                weight_decay=config.weight_decay)
     schedule = milestones(config, epochs.steps)
     states: dict[str, Stateful] = {"model": victim}
     for i, defence in enumerate(victim.defences):
@@ -89,6 +88,19 @@ def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run
     Loop(run, PHASE, optimizer, states, epochs.steps, schedule, clip_norm=config.clip_norm,
          save_every=save_every).fit(loss_at, after)
     victim.freeze()
+
+
+def trained_groups(victim: SplitVictim) -> list[dict[str, Any]]:
+    """Parameter groups of the victim's optimiser: edge, cloud and what defences train jointly, with gradient on.
+
+    Nothing else of the victim is touched: whether a surrogate or an adversary has gradients is its own affair, and a
+    density with gradient would pass the encoder another gradient than that of a given density.
+    """
+    groups: list[dict[str, Any]] = [{"params": [*victim.edge.parameters(), *victim.cloud.parameters()]}]
+    groups += [dict(group) for defence in victim.defences for group in defence.joint_parameters()]
+    for group in groups:
+        group["params"] = [parameter.requires_grad_(True) for parameter in group["params"]]
+    return groups
 
 
 @torch.no_grad()
