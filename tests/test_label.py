@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
 from latentprint.label.attack import ProgressiveAttack, pseudo_label, random_people, sample_seeds, scene_of
 from latentprint.label.embedding import Manifold, spread_within
-from latentprint.label.look import Look
+from latentprint.label.look import Look, between_photos
 from latentprint.label.mapping import fit_map
 from latentprint.label.pairing import Opinions, pseudo_embeddings, random_pairs, top_pairs
 from latentprint.label.presets import PRESETS, AttackConfig, LabelConfig
@@ -29,6 +30,7 @@ from latentprint.label.recipes import ARMS, LOSS_PRESETS, OURS, with_loss
 from latentprint.label.stages import HAND_OVER, LABEL_ONLY, PROGRESSIVE, WARM_UP, Stage
 from latentprint.label.tools import Tools, encode
 from latentprint.label.views import clipped, random_views
+from latentprint.metrics.distribution import frechet_distance
 from latentprint.models.classifiers import build
 from latentprint.models.penultimate import class_directions
 from latentprint.models.preprocess import Preprocess
@@ -180,6 +182,31 @@ def test_a_stage_ends_early_when_the_frechet_distance_no_longer_falls(
         monkeypatch.setattr(owner.watch, "look", lambda *_, seen=seen: look(seen))
         said.append(loop.after(step))
     assert said == [None, None, None, None, "no lower Frechet distance in 2 looks"]
+
+
+def test_a_stage_goes_on_where_there_are_too_few_photos_for_a_distance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = progressive(tmp_path / "run", CONFIG.model_copy(update={"look_every": 1}))
+    assert math.isnan(owner.watch.real) and owner.watch.real_missing == (
+        "40 images are too few for 32 features, 64 are needed")  # two halves of 80 public photos
+    assert owner.watch.bound == CONFIG.frechet_slack * owner.watch.base > 0
+    owner.watch.base = math.nan
+    loop = StageLoop(owner, LABEL_ONLY.model_copy(update={"patience": 2, "min_steps": 1}), 0)
+    monkeypatch.setattr(owner.watch, "look", lambda *_: look(math.nan, success=0.0))
+    assert [loop.after(step) for step in range(1, 7)] == [None] * 6
+
+
+@pytest.mark.parametrize(("photos", "n"), [(1000, 100), (1000, 900), (130, 96), (64, 64)])
+def test_photos_are_never_compared_with_themselves(photos: int, n: int) -> None:
+    features = torch.randn(photos, 4, generator=torch.Generator().manual_seed(0))
+    half = photos // 2
+    found = between_photos(features, n)
+    assert found.n == min(n, half)
+    assert found.value == frechet_distance(features[photos - min(n, half):], features[:half], "").value
+    apart = torch.cat([features[:half], features[half:] + 3])  # sharing photos, the sets would seem nearer
+    distance = between_photos(apart, n).value
+    assert distance is not None and distance == pytest.approx(4 * 9, rel=0.15)
 
 
 def test_views_without_range_are_the_picture() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from latentprint.schedules import Mixing, PhaseClock, cosine_lambda, linear_lambda, mix, plateau
+from latentprint.schedules import Mixing, PhaseClock, cosine_lambda, linear_lambda, mix, no_lower, plateau
 
 NORMALISED: list[Mixing] = ["slerp", "lerp_normalised"]
 ALL: list[Mixing] = ["slerp", "lerp_normalised", "lerp"]
@@ -163,3 +163,11 @@ def test_plateau_looks_at_the_last_two_windows_only() -> None:
     assert plateau([100.0, 50.0, 1.0, 1.0, 1.0, 1.0], window=2, tolerance=0.01)
     assert not plateau([1.0, 1.0, 1.0], window=2, tolerance=0.01)
     assert not plateau([1.0, math.nan, 1.0, 1.0], window=2, tolerance=0.01)
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+    ([2.0, 1.5, 1.6], False), ([2.0, 1.5, 1.6, 1.5], True), ([2.0, 1.5, 1.6, 1.4], False), ([2.0, 2.0], False),
+    ([math.nan] * 5, False), ([math.nan, 1.0, 1.1], False), ([1.0, math.nan, math.nan], False),
+    ([1.0, math.nan, 1.1, math.nan], False), ([1.0, math.nan, 1.1, math.nan, 1.0], True), ([], False)])
+def test_a_distance_that_was_not_measured_is_no_lack_of_progress(values: list[float], expected: bool) -> None:
+    assert no_lower(values, 2) is expected

@@ -92,8 +92,9 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
                          "n_classes": victim.victim.n_classes, "n": victim.n}
     assert attack.progressive is not None
     section["stages"] = [vars(result) for result in attack.progressive.results]
-    section["frechet_bounds"] = {"real_vs_real": attack.progressive.watch.real,
-                                 "prior_vs_real": attack.progressive.watch.base}
+    watch = attack.progressive.watch
+    section["frechet_bounds"] = {"real_vs_real": watch.real, "prior_vs_real": watch.base,
+                                 **({"real_vs_real_missing": watch.real_missing} if watch.real_missing else {})}
     if facts := defence_facts(config, victim.victim):
         section["defence"] = facts
     section["diagnosis"] = [asdict(finding) for finding in attack.progressive.diagnosis()]

@@ -6,6 +6,7 @@ untouched prior against real, with the number of pictures and the extractor of e
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -19,7 +20,7 @@ from latentprint.label.diagnosis import Levels
 from latentprint.label.presets import AttackConfig
 from latentprint.label.tools import LOOK_AXES, Tools
 from latentprint.losses.perceptual import feature_distance
-from latentprint.metrics.distribution import frechet_distance
+from latentprint.metrics.distribution import Frechet, frechet_distance
 from latentprint.metrics.features import between_class_similarity, between_class_variance
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import embed
@@ -58,8 +59,25 @@ class Look:
         return {key: value for key, value in asdict(self).items() if value == value}
 
 
+def between_photos(features: Tensor, n: int) -> Frechet:
+    """Frechet distance between two sets of public photos that share none.
+
+    Args:
+        features: ``(N, D)`` of photos in random order. n: photos in the smaller set, where half of them are as many;
+            of fewer photos the two halves are compared, and where these are too small there is no distance.
+    """
+    half = len(features) // 2
+    return frechet_distance(features[half:][-n:], features[:half], EXTRACTOR)
+
+
 class Watch:
-    """Looks, always with the same scenes, seeds and number of pictures, so that they compare."""
+    """Looks, always with the same scenes, seeds and number of pictures, so that they compare.
+
+    Attributes:
+        real: Frechet distance between public photos; NaN where there are too few. real_missing: why, or None.
+        base: of the untouched prior's pictures to public photos.
+        bound: the distance below which pictures count as good, from those of the two that are known.
+    """
 
     def __init__(self, tools: Tools, config: AttackConfig, victim: Victim, seed: int) -> None:
         self.tools, self.config, self.victim, self.seed = tools, config, victim, seed
@@ -71,15 +89,15 @@ class Watch:
         self.classes = torch.arange(n) % victim.n_classes
         order = torch.randperm(public, generator=rng)
         self.reference = tools.features[order[: max(n, public // 2)]]
-        other = tools.features[order[-n:]]
-        self.real = self._frechet(other)
+        found = between_photos(tools.features[order] @ tools.axes, n)
+        self.real, self.real_missing = (math.nan if found.value is None else found.value), found.reason
         wanted = tools.embeddings[self.people]
         untouched = self._draw(wanted)
         self.base = self._frechet(in_batches(tools.attributes, untouched, "pooled"))
         seen = embed(tools.teacher, untouched)
         self.base_identity = float((seen * wanted).sum(1).mean())
         self.strangers = between_class_similarity(seen, self.people, public)
-        self.bound = config.frechet_slack * max(self.real, self.base)
+        self.bound = config.frechet_slack * max((d for d in (self.real, self.base) if d == d), default=math.nan)
         self.jump = 0.25 * self.bound
 
     @property

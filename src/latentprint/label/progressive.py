@@ -30,6 +30,7 @@ from latentprint.label.tools import Tools
 from latentprint.losses.identity import align
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
 from latentprint.report.figures import Row, read_metrics
+from latentprint.schedules import no_lower
 from latentprint.victim import Victim
 
 #: Rate of the class centres as a share of the label embedding's: as fast as the features, they would follow them.
@@ -222,6 +223,8 @@ class StageLoop:
     def _verdict(self, look: Look) -> str | None:
         stage, watch = self.stage, self.o.watch
         if stage.identity == "image":
+            if look.frechet != look.frechet:
+                return "too few public photos for a Frechet distance: least number of steps"
             return f"Frechet distance {look.frechet:.2f} < {watch.bound:.2f}" if watch.calm(look) else None
         if stage.identity == "mixed":
             return self._handed_over()
@@ -232,8 +235,8 @@ class StageLoop:
 
     def _worn_out(self) -> str | None:
         """Early stopping on the Frechet distance (seed 000, section 9.2)."""
-        patience, seen = self.stage.patience, self.memory.frechets
-        if patience is None or len(seen) <= patience or min(seen[-patience:]) < min(seen[:-patience]):
+        patience = self.stage.patience
+        if patience is None or not no_lower(self.memory.frechets, patience):
             return None
         return f"no lower Frechet distance in {patience} looks"
 

@@ -3,6 +3,7 @@
 from latentprint.schedules.annealing import PhaseClock, cosine_lambda, linear_lambda
 from latentprint.schedules.mixing import Mixing, mix
 from latentprint.schedules.ramp import Ramp, WeightRamp
-from latentprint.schedules.stopping import plateau
+from latentprint.schedules.stopping import no_lower, plateau
 
-__all__ = ["Mixing", "PhaseClock", "Ramp", "WeightRamp", "cosine_lambda", "linear_lambda", "mix", "plateau"]
+__all__ = ["Mixing", "PhaseClock", "Ramp", "WeightRamp", "cosine_lambda", "linear_lambda", "mix", "no_lower",
+           "plateau"]

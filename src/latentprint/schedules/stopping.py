@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -22,3 +23,17 @@ def plateau(values: Sequence[float], window: int, tolerance: float) -> bool:
     before = sum(values[-2 * window : -window]) / window
     now = sum(values[-window:]) / window
     return before - now <= tolerance * abs(before)
+
+
+def no_lower(values: Sequence[float], patience: int) -> bool:
+    """Whether the last ``patience`` values hold none that is lower than the lowest before them.
+
+    What could not be measured (NaN) is passed over: it is neither progress nor a lack of it. False while fewer than
+    ``patience + 1`` values are known.
+
+    Args:
+        values: the curve so far, oldest first.
+        patience: at least 1.
+    """
+    known = [value for value in values if not math.isnan(value)]
+    return len(known) > patience and min(known[-patience:]) >= min(known[:-patience])
