@@ -122,6 +122,15 @@ def test_protections_are_compared_on_one_page(run: Run) -> None:
     assert "The adversary knows the protection" in (out / "report.html").read_text()
 
 
+def test_the_protection_that_is_audited_is_among_those_compared(run: Run) -> None:
+    code, err, out = run("defend template", "protection={kind: partial, kept: 0.25}", "compared=[{kind: quantise}]")
+    assert code == 0, err
+    found = section(out)
+    assert [row["name"] for row in found["protections"]] == ["none", "partial (kept 0.25)", "quantise"]
+    own = found["protections"][1]
+    assert own["stored_bits"] == 512 // 4 * 32 and own["sar_type2"] == found["metrics"]["sar_type2"]
+
+
 # ---- evaluation, with a known answer ----
 
 

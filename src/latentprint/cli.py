@@ -45,7 +45,6 @@ for name, group in {"audit": audit, "defend": defend, "pretrain": pretrain, "stu
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings in YAML, over those of the preset.")
 ]
-Preset = Annotated[str, typer.Option(metavar="NAME", help="tiny for tests, small, full for GPUs.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, over all others; repeat for more."),
@@ -60,6 +59,11 @@ VictimFile = Annotated[Path | None, typer.Option("--victim", metavar="FILE", hel
     "A YAML file about your model: the settings below `victim.`, such as model, weights, classes, mean, std."))]
 Check = Annotated[bool, typer.Option("--check", help="Look at data, victim and budget, say what is found, and exit.")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+
+
+#: Presets of every job, and further ones of some.
+PRESETS = "tiny for tests, small, full for GPUs"
+OF_LABEL, OF_FEATURE = "scores for class probabilities alone, demo", "cifar10 for that data set"
 
 
 class Job(NamedTuple):
@@ -78,9 +82,15 @@ def _add_job(
     finish: Callable[[Mapping[str, Any], Path], None],
     help: str,
     checked: bool = False,
+    presets: str = "",
 ) -> None:
-    """Register ``command`` with the options that all jobs share; with ``checked`` it takes two more."""
+    """Register ``command`` with the options that all jobs share; with ``checked`` it takes two more.
+
+    Args:
+        presets: what its ``--preset`` knows beside those that every command has, as help.
+    """
     name = command.replace(" ", "-")
+    preset_option = typer.Option("small", metavar="NAME", help=f"{PRESETS}{presets and f'; {presets}'}.")
 
     def run(
         config: Path | None, preset: str, sets: list[str] | None, out: Path | None, resume: bool, help_keys: bool,
@@ -115,7 +125,7 @@ def _add_job(
     if checked:
         @register
         def checked_command(
-            config: ConfigFile = None, preset: Preset = "small", sets: Sets = None, out: Out = None,
+            config: ConfigFile = None, preset: str = preset_option, sets: Sets = None, out: Out = None,
             resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False, victim: VictimFile = None,
             check: Check = False,
         ) -> None:  # fmt: skip
@@ -123,7 +133,7 @@ def _add_job(
     else:
         @register
         def job_command(
-            config: ConfigFile = None, preset: Preset = "small", sets: Sets = None, out: Out = None,
+            config: ConfigFile = None, preset: str = preset_option, sets: Sets = None, out: Out = None,
             resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False,
         ) -> None:  # fmt: skip
             run(config, preset, sets, out, resume, help_keys, dry_run)
@@ -223,11 +233,12 @@ def _show_recorded(result: Mapping[str, Any], out: Path) -> None:
 _add_job(
     audit, "audit label", _audit_label, _show_report,
     "How much a classifier's outputs and gradients give away of the faces of its classes.", checked=True,
+    presets=OF_LABEL,
 )  # fmt: skip
 _add_job(
     defend, "defend label", _defend_label, _show_report,
     "What a defence of a classifier costs in accuracy and saves in leak: `defence.kind` label-smoothing (the default, "
-    "negative), bido or dp-sgd.",
+    "negative), bido or dp-sgd.", presets=OF_LABEL,
 )  # fmt: skip
 _add_job(
     audit, "audit template", _audit_template, _show_report,
@@ -242,12 +253,12 @@ _add_job(
 _add_job(
     audit, "audit feature", _audit_feature, _show_report,
     "How much of an image the features give away that a device sends to the cloud; with `variants`, of several "
-    "networks or cuts side by side.",
+    "networks or cuts side by side.", presets=OF_FEATURE,
 )  # fmt: skip
 _add_job(
     defend, "defend feature", _defend_feature, _show_report,
     "What defences of sent features cost in accuracy and save in leak: noise, dropout, top-k, nopeek, adversarial, "
-    "patrol, vib, cem; `variants` compares several.",
+    "patrol, vib, cem; `variants` compares several.", presets=OF_FEATURE,
 )  # fmt: skip
 for what, purpose in {
     "codec": "The autoencoder between images and latents.",
@@ -255,7 +266,8 @@ for what, purpose in {
     "prior": "The face-swap diffusion prior.",
     "attributes": "The network that reads pose, expression and light.",
 }.items():
-    _add_job(pretrain, f"pretrain {what}", partial(_pretrain, what), _show_recorded, purpose)
+    _add_job(pretrain, f"pretrain {what}", partial(_pretrain, what), _show_recorded, purpose,
+             presets="judge, cosface, adaface for other recognisers" if what == "recogniser" else "")
 
 
 @study.command("run", epilog="`latentprint study run annealing --out runs/annealing`, and `--resume` after a kill")

@@ -105,6 +105,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"epochs": 20},
         "attack_settings": {"decoder": {"steps": 600, "batch": 64, "blocks": 4}},
     },
+    # More people, longer training and every learned attack, for a GPU.
+    "full": {
+        "data": {"train": {"kind": "procedural", "people": 500, "photos": 40},
+                 "test": {"kind": "procedural", "people": 500, "photos": 8, "image_seed": 1000}},
+        "attacks": ["decoder", "perceptual", "gan"],
+    },
     # The paper's network and shapes. data.train and data.test name the pack.
     "cifar10": {
         "data": {"train": {"kind": "npz", "path": "cifar10.npz", "size": 32, "where": {"split": 0}},

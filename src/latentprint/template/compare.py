@@ -26,7 +26,7 @@ COUNTED = ("floor", "attack", "ceiling")
 
 
 def run_defend(config: TemplateConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Audit templates as configured, and beside them every protection of ``compared``.
+    """Audit templates as configured, and compare none, ``protection`` and every one of ``compared``.
 
     Raises:
         UserError: nothing to compare, or as `run_audit`; found before anything is spent.
@@ -39,7 +39,7 @@ def run_defend(config: TemplateConfig, out: Path, resume: bool = False) -> dict[
                         "attack.access=white-box or transfer")
 
     def together(audited: Audited) -> None:
-        everyone = dict.fromkeys([NoProtection(), *audited.config.compared])
+        everyone = dict.fromkeys([NoProtection(), audited.config.protection, *audited.config.compared])
         found = [compared(audited, protection) for protection in everyone]
         audited.section["protections"] = rows(audited.bench, found)
         listed = points(audited.section["protections"])

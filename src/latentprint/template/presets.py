@@ -152,7 +152,7 @@ class TemplateConfig(RunConfig):
     compared: list[Protection] = Field([
         NoiseConfig(), QuantiseConfig(), QuantiseConfig(bits=3), PartialConfig(kept=0.5), PartialConfig(kept=0.3),
         ProjectionConfig(), PolyProtectConfig(), MLPHashConfig()],
-        description="defend template: the protections that are compared, beside none")
+        description="defend template: the protections that are compared, beside none and 'protection'")
     attack: AttackConfig = Field(AttackConfig(), description="the attack")
     recognition_cost: float = Field(0.01, ge=0, le=1, description="defend template: share of the true accept rate that "
                                                                   "a recommended protection may cost")
