@@ -143,7 +143,8 @@ def test_zero_gradient_counts_samples() -> None:
     assert checks.zero_gradient(gradients) is None
     gradients[:3] = 0
     flag = checks.zero_gradient(gradients)
-    assert flag and flag.level == "warning" and "30%" in flag.message
+    assert flag and flag.level == "blind" and "30%" in flag.message
+    assert checks.enforce([flag]) == [] and checks.probes([flag, None])[0]["name"] == "no-gradient"
 
 
 def test_zero_gradient_of_a_saturated_victim() -> None:

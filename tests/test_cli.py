@@ -28,8 +28,8 @@ from latentprint.cli import main
 from latentprint.config import Config, load_config
 from latentprint.errors import RunFailed, UserError
 from latentprint.gate import check
-from latentprint.report.build import Headline
 from latentprint.report.gauge import gauge
+from latentprint.report.grades import Headline
 
 
 class FakeConfig(Config):

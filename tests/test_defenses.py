@@ -153,7 +153,8 @@ def test_hsic_gradients_are_right_and_finite_where_samples_coincide() -> None:
 
 
 def test_distances_and_grams_of_images() -> None:
-    x = torch.rand(4, 3, 8, 8) + 100  # far from the origin, where naive differences of squares are lost
+    # far from the origin, where naive differences of squares are lost
+    x = torch.rand(4, 3, 8, 8, generator=rng()) + 100
     assert torch.allclose(squared_distances(x), torch.cdist(x.flatten(1), x.flatten(1)).square(), atol=1e-2)
     gram = gaussian_gram(x)
     assert torch.equal(gram.diagonal(), torch.ones(4)) and ((gram > 0) & (gram <= 1)).all()

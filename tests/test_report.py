@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from latentprint.errors import UserError
-from latentprint.report.build import GRADES, NO_LEAK, Headline, cautions, grade, verdict
+from latentprint.report.build import cautions, verdict
 from latentprint.report.gauge import gauge
+from latentprint.report.grades import GRADES, NO_LEAK, Headline, grade
 from latentprint.report.html import render, render_run
 from latentprint.report.pictures import load
 from latentprint.report.values import Measured, duration, flatten, number, percent, plain, scalar
@@ -356,7 +357,8 @@ def test_an_unknown_channel_gets_a_gauge_and_its_metrics(run: Path) -> None:
 def test_an_empty_report_says_so(run: Path) -> None:
     assert "nothing was measured" in Page(render({}, run)).text
     page = Page(render({"channels": {"label": {}}}, run))
-    assert "so there is no verdict" in page.text and page.text.count("not measured") >= 4
+    assert "Inconclusive: the attack's headline number was not measured." in page.text
+    assert page.text.count("not measured") >= 4
 
 
 def test_nan_is_not_measured(run: Path) -> None:
@@ -364,7 +366,7 @@ def test_nan_is_not_measured(run: Path) -> None:
     section["arms"]["attack"]["top1"] = {"value": float("nan"), "low": 0.5, "high": 0.6}
     page = Page(render({"channels": {"label": section}}, run))
     assert page.row("Attack every image")[2] == "not measured"
-    assert "The leak between floor and ceiling was not measured." in page.text
+    assert "The leak could not be measured: see the warnings" in page.text
     assert not re.search(r"\b(nan|inf)\b", page.text, re.IGNORECASE)
 
 
@@ -510,14 +512,14 @@ def test_the_documented_words_are_the_ones_used() -> None:
         ),
         ({"prior_ceiling": {"value": 0.80}}, "at the limit of what its prior can draw (80% with"),
         (
-            {"leak": {"value": 0.05, "low": -0.02, "high": 0.1}},
+            {"leak": {"value": 0.05, "low": -0.02, "high": 0.1}, "arms": {}},
             "but the interval reaches zero: this model shows no leak",
         ),
         (
             {"leak": {"value": -0.05, "low": -0.2, "high": 0.1}},
-            "That is not above the floor: this model shows no leak",
+            "Inconclusive: this audit does not tell whether there is a leak. The attack (74%) does no better",
         ),
-        ({"floor": {"value": 0.99}}, "a leak between them cannot be stated"),
+        ({"floor": {"value": 0.99}}, "The floor (99%) is not below the ceiling (99%)"),
         ({"floor": None, "arms": {}}, "Without the classifier the rate was not measured"),
     ],
 )
@@ -530,11 +532,11 @@ def test_pictures_no_judge_accepts_may_still_name_the_person() -> None:
     nothing = label_section() | {"leak": {"value": 0.0, "low": 0.0, "high": 0.05}}
     arms = {"attack": {"top1": {"value": 0.36, "low": 0.2, "high": 0.5}},
             "floor": {"top1": {"value": 0.04, "high": 0.1}}}
-    said = "Yet the evaluators name the right person for 36% of the images, where without the classifier they do for 4%"
+    said = "The evaluators name the right person for 36% of the images, where without the model they do for 4%"
     assert said in verdict(nothing | {"arms": arms})
     arms["attack"]["top1"]["low"] = 0.08
-    assert "Yet" not in verdict(nothing | {"arms": arms}), "within the floor's interval"
-    assert "Yet" not in verdict(label_section()), "where a leak is stated it goes without saying"
+    assert "The evaluators name" not in verdict(nothing | {"arms": arms}), "within the floor's interval"
+    assert "The evaluators name" not in verdict(label_section()), "where a leak is stated it goes without saying"
 
 
 def test_a_paired_gain_outweighs_overlapping_intervals() -> None:
@@ -545,11 +547,12 @@ def test_a_paired_gain_outweighs_overlapping_intervals() -> None:
     assert "pseudo-label" in verdict(section | {"gain_over_pseudo_label": {"value": None, "low": None}})
 
 
-def test_a_sound_audit_has_no_cautions_and_a_given_verdict_stands(run: Path) -> None:
+def test_a_sound_audit_has_no_cautions_and_an_old_verdict_is_written_anew(run: Path) -> None:
+    """A verdict of an earlier version may have reassured where this one does not."""
     assert cautions(label_section()) == []
-    section = label_section() | {"verdict": "Written by the channel.", "evaluators": [{"accuracy": 0.5}]}
+    section = label_section() | {"verdict": "Shows no leak.", "evaluators": [{"accuracy": 0.5}]}
     text = Page(render({"channels": {"label": section}}, run)).text
-    assert "Written by the channel." in text and "Given only this classifier" not in text
+    assert "Shows no leak." not in text and "Given only this classifier" in text
     assert "read with caution" in text
 
 

@@ -1,7 +1,8 @@
 """Flags that distrust our own numbers.
 
 A check looks at one thing that would make an audit's numbers mean less than they seem to. Most return a
-``Flag``, or None when all is well, for ``enforce`` to gather; those about what nothing can run with raise.
+``Flag``, or None when all is well, for ``enforce`` and ``probes`` to gather; those about what nothing can run with
+raise.
 """
 
 from __future__ import annotations
@@ -21,11 +22,17 @@ from latentprint.metrics.image import range_fault
 
 @dataclass(frozen=True)
 class Flag:
-    """Something that weakens (warning) or voids (error) an audit, in one sentence for the reader."""
+    """Something that weakens an audit (warning), that would hide a leak from it (blind), or that voids it (error).
+
+    Attributes:
+        message: one sentence for the reader, without a full stop.
+        mend: of a blind one, what to set or to do about it.
+    """
 
     name: str
-    level: Literal["warning", "error"]
+    level: Literal["warning", "blind", "error"]
     message: str
+    mend: str = ""
 
 
 def enforce(flags: Iterable[Flag | None]) -> list[str]:
@@ -38,7 +45,14 @@ def enforce(flags: Iterable[Flag | None]) -> list[str]:
     errors = [flag.message for flag in raised if flag.level == "error"]
     if errors:
         raise UserError("; ".join(errors))
-    return [flag.message for flag in raised]
+    return [flag.message for flag in raised if flag.level == "warning"]
+
+
+def probes(flags: Iterable[Flag | None]) -> list[dict[str, str]]:
+    """The blind flags as report.json keeps them (``probes`` of a section): `latentprint.report.conclusive` reads them.
+    """
+    return [{"name": flag.name, "message": flag.message, "mend": flag.mend} for flag in flags
+            if flag and flag.level == "blind"]
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -106,7 +120,7 @@ def ceiling_low(ceiling: float, at_least: float = 0.8) -> Flag | None:
 
 
 def zero_gradient(gradients: Tensor, at_most: float = 0.05) -> Flag | None:
-    """Warning when more than a share of the samples get no gradient from the victim.
+    """Blind when more than a share of the samples get no gradient from the victim.
 
     Args:
         gradients: ``(B, ...)`` of the attack's loss on the victim, by sample.
@@ -114,9 +128,10 @@ def zero_gradient(gradients: Tensor, at_most: float = 0.05) -> Flag | None:
     share = float((gradients.flatten(1).abs().amax(1) == 0).double().mean())
     if share <= at_most:
         return None
-    return Flag("zero-gradient", "warning",
-                f"the victim gives no gradient for {share:.0%} of the samples: "
-                "a low leak may be masked gradients, not privacy")
+    return Flag("no-gradient", "blind",
+                f"the victim gives no gradient for {share:.0%} of the samples, so an attack by gradients learns "
+                "nothing from it", "remove what cuts the gradient (no_grad, NumPy, argmax or rounding inside the "
+                "model), or audit its scores: attack.access=scores, attack.stages=[]")
 
 
 def unaligned(images: Tensor, name: str) -> Flag | None:

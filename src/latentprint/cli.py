@@ -1,7 +1,8 @@
 """The command line. Each command imports what it needs when it runs, so that ``--help`` answers at once.
 
 Exit codes: 0 done; 1 ``gate`` found a number above its bound, or ``doctor`` something missing; 2 the user's
-input is wrong, in one sentence on stderr; 3 the run broke down; 70 a fault of this program; 130 interrupted.
+input is wrong, in one sentence on stderr; 3 the run broke down; 4 ``gate`` found an audit that could not have seen a
+leak; 70 a fault of this program; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -376,16 +377,28 @@ def gate(
     bound: Annotated[
         Literal["value", "high"], typer.Option(help="The measured value, or the upper end of its interval.")
     ] = "value",
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on every warning of the report, too.")] = False,
 ) -> None:
-    """Exit 1 when a number of an audit is above its bound: for the release checks of models."""
-    from latentprint.gate import check
+    """Exit 1 when a number of an audit is above its bound, 4 when the audit could not have seen a leak.
+
+    For the release checks of models: a number within its bound passes only when the audit is conclusive.
+    """
+    from latentprint.gate import INCONCLUSIVE_EXIT, check, unseen, warnings
 
     checks = check(directory, most, bound)
     for item in checks:
         verdict = "within" if item.passed else "ABOVE"
         typer.echo(f"{item.path} = {item.measured:.4g} is {verdict} {item.most:.4g}")
-    if not all(item.passed for item in checks):
+    told = warnings(directory) if strict else []
+    for warning in told:
+        typer.echo(f"warning: {warning}")
+    hidden = unseen(directory, most)
+    for sentence in hidden:
+        typer.echo(f"INCONCLUSIVE {sentence}")
+    if told or not all(item.passed for item in checks):
         raise typer.Exit(1)
+    if hidden:
+        raise typer.Exit(INCONCLUSIVE_EXIT)
 
 
 @app.command()

@@ -12,8 +12,10 @@ from rich.text import Text
 
 from latentprint.findings import Row
 from latentprint.keys import REQUIRED, Key
-from latentprint.report.build import Headline, verdict
+from latentprint.report.build import verdict
+from latentprint.report.conclusive import state
 from latentprint.report.gauge import Gauge, gauge
+from latentprint.report.grades import INCONCLUSIVE, Headline
 from latentprint.report.names import ARMS, title
 from latentprint.report.values import flatten, mapping, scalar
 from latentprint.report.view import LEAK
@@ -28,7 +30,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _arms(title(name), head)
         if (placed := gauge(head)) is not None:
             yield Text(f"  floor {line(placed)} ceiling")
-        yield Text(verdict(mapping(section)))
+        yield Text(verdict(mapping(section)), style="yellow" if state(mapping(section)) is INCONCLUSIVE else "")
 
 
 def _arms(name: str, head: Headline) -> Table:

@@ -1,4 +1,7 @@
-"""Is what an audit measured within the bounds of a release? Read from report.json alone."""
+"""Is what an audit measured within the bounds of a release? Read from report.json alone.
+
+A number within its bound passes only where the audit could have seen a larger one: see `latentprint.report.conclusive`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from typing import Literal
 
 from latentprint.errors import UserError
 from latentprint.keys import did_you_mean
+from latentprint.report.conclusive import doubts
 from latentprint.report.html import read_report
-from latentprint.report.values import flatten, number
+from latentprint.report.values import flatten, mapping, number, scalar, sequence
 
 End = Literal["value", "high"]
+#: Of a report whose numbers are within bounds and whose audit could not have seen a leak.
+INCONCLUSIVE_EXIT = 4
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,26 @@ def check(directory: Path, bounds: Sequence[str], end: End = "value") -> list[Ch
     parsed = [_bound(text) for text in bounds]
     numbers = dict(flatten(read_report(directory / "report.json")["channels"]))
     return [Check(path, _measured(numbers, path, end), most) for path, most in parsed]
+
+
+def unseen(directory: Path, bounds: Sequence[str]) -> list[str]:
+    """A sentence for each thing that may have hidden a leak from the channels that the bounds are about.
+
+    Raises:
+        UserError: as `check`.
+    """
+    channels = read_report(directory / "report.json")["channels"]
+    asked = dict.fromkeys(_bound(text)[0].partition(".")[0] for text in bounds)
+    return [f"{name}: {doubt.sentence}" for name in asked for doubt in doubts(mapping(channels.get(name)))]
+
+
+def warnings(directory: Path) -> list[str]:
+    """The warnings of a report.
+
+    Raises:
+        UserError: as `check`.
+    """
+    return [scalar(warning) for warning in sequence(read_report(directory / "report.json").get("warnings"))]
 
 
 def _bound(text: str) -> tuple[str, float]:

@@ -43,7 +43,7 @@ from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
 from latentprint.metrics.reconstruction import reidentification, variance_recovered
 from latentprint.models.assets import load_asset
 from latentprint.models.recognisers import embed
-from latentprint.report.build import verdict
+from latentprint.report.build import concluded
 
 Floats = NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
         section["grid"] = "images/grid.png"
     if before_verdict is not None:
         before_verdict(audited(judged, drawn[best.name], best, hits, section))
-    section["verdict"] = verdict(section)
+    section |= concluded(section)
     section["seconds"] = time.perf_counter() - began
     run.describe(end=now(), peak_memory_gib=peak_memory(device),
                  hashes={"victim": checks.weights_hash(parts.victim.networks)})

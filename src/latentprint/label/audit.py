@@ -49,7 +49,7 @@ from latentprint.label.pictures import draw_figures
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import Tools, encode
 from latentprint.models.assets import find_asset, load_asset, strangers_to_assets
-from latentprint.report.build import verdict
+from latentprint.report.build import concluded
 from latentprint.types import Reconstruction
 from latentprint.victim import Victim
 
@@ -87,6 +87,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
     warnings += found
     arms, drawn, attack, queries = draw_arms(config, bench, victim, tools, run)
     section = label_section(bench, arms)
+    section["probes"] = checks.probes([gradient_flag(victim.victim, data.public.images)])
     section["protocol"] = protocol(bench, config.attack.images, config.attack.selected)
     section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
                          "n_classes": victim.victim.n_classes, "n": victim.n}
@@ -107,7 +108,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
         section["grid"] = "images/grid.png"
     if before_verdict is not None:
         before_verdict(Audited(bench, victim, arms, section))
-    section["verdict"] = verdict(section)
+    section |= concluded(section)
     section["seconds"] = time.perf_counter() - began
     networks = {"victim": victim.victim, "teacher": tools.teacher, "judge": bench.judge.network,
                 "prior": tools.swapper.prior, "codec": tools.swapper.codec, "attributes": tools.attributes,
@@ -215,7 +216,6 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
         enrolled(network, data, name, find_asset(name, config.assets)[1].get("architecture", ""))
         for network, name in ((models.judge, config.judge), (models.teacher, config.teacher)))
     bench = Bench(data, evaluators, judge, teacher, tools.attributes, config.resamples, config.seed)
-    found += checks.enforce([gradient_flag(victim.victim, data.public.images)])
     return bench, victim, tools, [*found, *warnings_of(bench.judge)]
 
 

@@ -1,84 +1,28 @@
 """The verdict: what the numbers of one channel say, in sentences an engineer can act on.
 
-Words by leak: see ``GRADES``, and for readers ``docs/reading-a-report.md``. When the leak's 95% interval
-reaches zero, no leak was shown, whatever its middle says.
+Grades: see `latentprint.report.grades`; why an audit is inconclusive: see `latentprint.report.conclusive`; for readers
+``docs/reading-a-report.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentprint.report import names
+from latentprint.report.conclusive import Reason, doubts, reasons, state
+from latentprint.report.grades import NO_LEAK, Headline, grade
 from latentprint.report.values import Measured, mapping, number, percent, sequence, text
 
 LOW_EVALUATOR_ACCURACY = 0.90
 LOW_CEILING = 0.80
 
 
-@dataclass(frozen=True)
-class Grade:
-    """A word for a leak of at least ``least``."""
-
-    least: float
-    key: str
-    words: str
-
-
-NO_GRADE = Grade(float("-inf"), "unknown", "was not measured")
-NO_LEAK = Grade(float("-inf"), "none", "shows no leak to this attack")
-GRADES = (
-    Grade(0.65, "strong", "leaks strongly"),
-    Grade(0.35, "substantial", "leaks substantially"),
-    Grade(0.10, "moderate", "leaks moderately"),
-    Grade(0.00, "little", "leaks little"),
-)
-
-
-def grade(leak: Measured) -> Grade:
-    """The word for a leak; ``NO_LEAK`` when its interval (or, without one, its value) is not above zero."""
-    if leak.value is None:
-        return NO_GRADE
-    if (leak.value if leak.low is None else leak.low) <= 0:
-        return NO_LEAK
-    return next((entry for entry in GRADES if leak.value >= entry.least), GRADES[-1])
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The numbers that the first screen and the verdict share, from one channel's section of report.json."""
-
-    metric: names.Metric
-    subject: str
-    is_match_rate: bool
-    leak: Measured
-    attack: Measured
-    floor: Measured
-    ceiling: Measured
-    prior_ceiling: Measured
-    pseudo_label: Measured
-    gain_over_pseudo_label: Measured
-
-    @classmethod
-    def of(cls, section: Mapping[str, Any]) -> Headline:
-        """From a section that may lack any of it; an arm's headline metric stands in for a missing key."""
-        name = text(section.get("headline"), "headline metric")
-        arms = mapping(section.get("arms"))
-
-        def find(key: str) -> Measured:
-            return Measured.of(section.get(key)) or Measured.of(mapping(arms.get(key)).get(name))
-
-        subject = "a stored template" if name.startswith("sar_") else "this model"
-        return cls(names.metric(name), subject, name == "identity_match_rate", Measured.of(section.get("leak")),
-                   *(find(key) for key in ("attack", "floor", "ceiling", "prior_ceiling", "pseudo_label",
-                                           "gain_over_pseudo_label")))
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the floor, as far as both are known, is below the ceiling."""
-        floor, ceiling = self.floor.value, self.ceiling.value
-        return floor is None or ceiling is None or floor < ceiling
+def concluded(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished section of report.json says in the end: ``grade`` (a key), ``inconclusive`` (reasons, each with
+    ``name``, ``message`` and ``mend``; empty where the verdict stands) and ``verdict`` (sentences)."""
+    return {"grade": state(section).key, "inconclusive": [reason.to_json() for reason in reasons(section)],
+            "verdict": verdict(section)}
 
 
 def verdict(section: Mapping[str, Any]) -> str:
@@ -87,9 +31,11 @@ def verdict(section: Mapping[str, Any]) -> str:
     Never raises: what was not measured is said to be so.
     """
     head = Headline.of(section)
+    why = reasons(section)
     if head.attack.value is None:
-        return "The attack's headline number was not measured, so there is no verdict."
-    sentences = [_reached(head), _ends(head), _leak(head), _by_class(head, section)]
+        return f"Inconclusive: the attack's headline number was not measured. {_said(why)}".strip()
+    sentences = [_inconclusive(why), _reached(head), _ends(head), _leak(head, bool(why))]
+    sentences += [] if why else [_hidden(section)]
     if head.has_room:
         sentences += [_against_baseline(head), _against_prior(head)]
     return " ".join(sentence for sentence in (*sentences, _defence(section), *cautions(section)) if sentence)
@@ -127,11 +73,26 @@ def _ends(head: Headline) -> str:
         f"reach {ceiling}." if head.ceiling else "were not measured.")
 
 
-def _leak(head: Headline) -> str:
-    if not head.has_room:
-        return "The floor is not below the ceiling, so a leak between them cannot be stated."
-    if head.leak.value is None:
-        return "The leak between floor and ceiling was not measured."
+def _inconclusive(why: Sequence[Reason]) -> str:
+    """What stands first where the audit could not have seen a leak."""
+    return f"Inconclusive: this audit does not tell whether there is a leak. {_said(why)}" if why else ""
+
+
+def _said(why: Sequence[Reason]) -> str:
+    return " ".join(reason.sentence for reason in why)
+
+
+def _hidden(section: Mapping[str, Any]) -> str:
+    """A leak was shown; what may hide more of it."""
+    found = doubts(section)
+    return f"The leak may be larger than measured. {_said(found)}" if found else ""
+
+
+def _leak(head: Headline, inconclusive: bool) -> str:
+    if not head.has_room or head.leak.value is None:
+        return ""
+    if inconclusive:
+        return f"On the scale from floor to ceiling that is {percent(head.leak.value)}."
     word = grade(head.leak)
     if word is NO_LEAK and head.leak.value <= 0:
         return f"That is not above the floor: {head.subject} {word.words}."
@@ -139,16 +100,6 @@ def _leak(head: Headline) -> str:
     if word is NO_LEAK:
         return f"{reach}, but the interval reaches zero: {head.subject} {word.words}."
     return f"{reach}: {head.subject} {word.words}."
-
-
-def _by_class(head: Headline, section: Mapping[str, Any]) -> str:
-    """Evidence that a strict judge, or one far from its own kind of pictures, does not accept as the person."""
-    arms = mapping(section.get("arms"))
-    top1, floor = (Measured.of(mapping(arms.get(arm)).get("top1")) for arm in ("attack", "floor"))
-    if grade(head.leak) is not NO_LEAK or top1.low is None or floor.high is None or top1.low <= floor.high:
-        return ""
-    return (f"Yet the evaluators name the right person for {percent(top1.value)} of the images, where without the "
-            f"classifier they do for {percent(floor.value)}: it gave something of its people away.")
 
 
 def _defence(section: Mapping[str, Any]) -> str:

@@ -12,9 +12,9 @@ import yaml
 
 from latentprint.errors import UserError
 from latentprint.report import names
-from latentprint.report.build import Headline
 from latentprint.report.figures import Row as MetricsRow
 from latentprint.report.figures import compared_curves, read_metrics
+from latentprint.report.grades import Headline
 from latentprint.report.html import page, read_report, write_page
 from latentprint.report.pictures import Picture, load
 from latentprint.report.seeds import matched_table, seeds_of, victims_table

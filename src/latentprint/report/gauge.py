@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentprint.report.build import Headline
+from latentprint.report.grades import Headline
 from latentprint.report.values import Measured
 
 

@@ -21,7 +21,8 @@ import jinja2
 from markupsafe import Markup
 
 from latentprint.errors import UserError
-from latentprint.report.build import GRADES, LOW_CEILING, LOW_EVALUATOR_ACCURACY, NO_LEAK
+from latentprint.report.build import LOW_CEILING, LOW_EVALUATOR_ACCURACY
+from latentprint.report.grades import GRADES, INCONCLUSIVE, NO_LEAK
 from latentprint.report.pictures import load
 from latentprint.report.values import NOT_MEASURED, flatten, mapping, percent, scalar, sequence, text
 from latentprint.report.view import channel, picture_names
@@ -50,7 +51,7 @@ def render(report: Mapping[str, Any], run_dir: Path) -> str:
         manifest=list(flatten(manifest)),
         commands=_commands(manifest, list(sections)),
         seed=scalar(manifest.get("seed", manifest.get("seeds"))),
-        grades=[*reversed(GRADES)], no_leak=NO_LEAK,
+        grades=[*reversed(GRADES)], no_leak=NO_LEAK, inconclusive=INCONCLUSIVE,
         low_accuracy=percent(LOW_EVALUATOR_ACCURACY), low_ceiling=percent(LOW_CEILING),
         not_measured=NOT_MEASURED,
         script=Markup(script),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from latentprint.report import names
-from latentprint.report.build import Headline
+from latentprint.report.grades import Headline
 from latentprint.report.values import (
     NOT_MEASURED,
     Measured,

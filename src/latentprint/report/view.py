@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from latentprint.report import names
-from latentprint.report.build import Grade, Headline, cautions, grade, verdict
+from latentprint.report.build import cautions, verdict
+from latentprint.report.conclusive import Reason, reasons, state
 from latentprint.report.gauge import Gauge, gauge
+from latentprint.report.grades import Grade, Headline
 from latentprint.report.pictures import Picture
 from latentprint.report.tables import (
     Table,
@@ -69,6 +71,7 @@ class Channel:
     units: Units
     head: Headline
     grade: Grade
+    reasons: tuple[Reason, ...]
     verdict: str
     cautions: tuple[str, ...]
     gauge: Gauge | None
@@ -161,8 +164,9 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         victim=victim_line(mapping(section.get("victim"))),
         units=UNITS[shows_people(mapping(section.get("victim")))],
         head=head,
-        grade=grade(head.leak),
-        verdict=text(section.get("verdict")) or verdict(section),
+        grade=state(section),
+        reasons=tuple(reasons(section)),
+        verdict=verdict(section),
         cautions=tuple(cautions(section)),
         gauge=gauge(head),
         grid=_grid(section, pictures),

@@ -29,7 +29,7 @@ from latentprint.metrics.verification import pair_accuracy
 from latentprint.models.assets import strangers_to_assets
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.recognisers import embed
-from latentprint.report.build import verdict
+from latentprint.report.build import concluded
 from latentprint.stats import t_interval
 from latentprint.template.attack import Drawn, Inversion, Means, embedded
 from latentprint.template.defenses import Scheme, make_scheme
@@ -131,7 +131,7 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
         section["grid"] = "images/grid.png"
     if before_verdict is not None:
         before_verdict(Audited(config, parts, inversion, bench, arms, section, run.path))
-    section["verdict"] = verdict(section)
+    section |= concluded(section)
     section["seconds"] = time.perf_counter() - began
     run.describe(end=now(), peak_memory_gib=peak_memory(device),
                  hashes={each.name: checks.weights_hash(each) for each in (parts.recogniser, *parts.judges)})
