@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from latentprint.attack import Attack, Draw, select_best
 from latentprint.defense import Defense
 from latentprint.errors import RunFailed, UserError
-from latentprint.models.loading import load_module, load_state
+from latentprint.models.checkpoints import load_state
+from latentprint.models.loading import load_module
 from latentprint.models.penultimate import class_directions, logits_and_penultimate, penultimate
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access, AccessDenied, Bounds, Reconstruction
@@ -348,7 +349,7 @@ def test_faults_in_the_users_own_code_are_told_in_a_sentence(tmp_path: Path) -> 
 
 def test_weights_that_do_not_fit_or_are_missing(tmp_path: Path) -> None:
     torch.save(load_module("builtin:vgg", 6).state_dict(), tmp_path / "six.pt")
-    with pytest.raises(UserError, match=r"six\.pt does not fit the victim: 'head\.weight' is \(6, \d+\) and must be "):
+    with pytest.raises(UserError, match=r"six\.pt does not fit builtin:vgg: 'head\.weight' is \(6, \d+\) and must be "):
         load_module("builtin:vgg", 5, tmp_path / "six.pt")
     with pytest.raises(UserError, match="no file"):
         load_module("builtin:vgg", 5, tmp_path / "none.pt")

@@ -33,7 +33,7 @@ class Defense(Victim):
         if not strength >= 0:
             raise ValueError(f"strength must be at least 0, got {strength}")
         super().__init__(victim, victim.n_classes, preprocess=victim.preprocess, access=victim.access,
-                         name=f"{type(self).__name__}({victim.name}, {strength:g})")
+                         name=f"{type(self).__name__}({victim.name}, {strength:g})", notes=victim.notes)
         self.strength = strength
         self.queries = victim.queries
 

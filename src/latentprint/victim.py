@@ -6,7 +6,7 @@ than its `Access` grants. It is frozen: an attack moves images, never the victim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentprint.checks import nan_weights, victim_outputs
-from latentprint.errors import UserError
+from latentprint.engine.loop import say
+from latentprint.errors import UserError, useful_line
 from latentprint.losses.classification import cross_entropy
-from latentprint.models.loading import first_line, load_module
+from latentprint.models.foreign import Form, adapted, bare
+from latentprint.models.loading import load_network
 from latentprint.models.outside import OutsideNetwork
 from latentprint.models.penultimate import logits_and_penultimate, penultimate
 from latentprint.models.preprocess import Preprocess
@@ -59,6 +61,7 @@ class Victim(nn.Module):
         name: for messages and reports.
         answers: what ``module`` gives: logits, probabilities or their logarithms. (The latter two are logits up to a
             constant, which is all that is ever asked of logits.)
+        notes: what was assumed in loading it, a line each, for reports.
 
     Raises:
         UserError: white-box access to a network that gives no gradients.
@@ -77,11 +80,12 @@ class Victim(nn.Module):
         access: Access = Access.WHITE_BOX,
         name: str = "victim",
         answers: Answers = "logits",
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        if access is Access.WHITE_BOX and isinstance(module, OutsideNetwork):
+        if access is Access.WHITE_BOX and isinstance(bare(module), OutsideNetwork):
             raise UserError(f"{name}: {NO_GRADIENTS}")
-        self.module, self.answers = module, answers
+        self.module, self.answers, self.notes = module, answers, tuple(notes)
         self.n_classes = n_classes
         self.preprocess = preprocess or Preprocess()
         self.access = access
@@ -172,8 +176,8 @@ class Victim(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The bare classifier, whatever defends it."""
-        return self.module
+        """The bare classifier, whatever defends it and in whatever form it takes images."""
+        return bare(self.module)
 
     def freeze(self) -> Self:
         """Eval mode for good, and no gradient for the weights. The state of every new victim."""
@@ -219,8 +223,10 @@ def load_victim(
     name: str | None = None,
     answers: Answers = "logits",
     service: Mapping[str, Any] | None = None,
+    form: Form | None = None,
+    setting: str = "victim",
 ) -> Victim:
-    """A victim from the user's words, tried once before anything is spent on it.
+    """A victim from the user's words, tried once before anything is spent on it; what was assumed is printed.
 
     Args:
         spec: see `latentprint.models.loading`.
@@ -228,14 +234,24 @@ def load_victim(
         weights: a state dict to load.
         access: None: all that it can give, which of a network outside this process is scores.
         service: how to ask one, see `HttpNetwork`.
+        form: what is known of how it takes images and answers; None: nothing.
+        setting: where its settings are, for messages.
 
     Raises:
         UserError: it cannot be loaded, or `check_victim` finds it unusable.
     """
-    module = load_module(spec, n_classes, weights, service)
-    granted = access or (Access.SCORES if isinstance(module, OutsideNetwork) else Access.WHITE_BOX)
-    victim = Victim(module, n_classes, preprocess=preprocess, access=granted, name=name or spec, answers=answers)
+    loaded, preprocess = load_network(spec, n_classes, weights, service), preprocess or Preprocess()
+    nan_weights(loaded.network, setting)
+    module, notes = loaded.network, [*loaded.notes]
+    if not spec.startswith("builtin:"):
+        module, found = adapted(module, preprocess(_noise(image_size)), n_classes, form or Form(), "logits", setting)
+        notes += found
+    granted = access or (Access.SCORES if isinstance(bare(module), OutsideNetwork) else Access.WHITE_BOX)
+    victim = Victim(module, n_classes, preprocess=preprocess, access=granted, name=name or spec, answers=answers,
+                    notes=notes)
     check_victim(victim, image_size)
+    for note in notes:
+        say(f"{setting}: {note}")
     return victim
 
 
@@ -248,12 +264,13 @@ def check_victim(victim: Victim, image_size: int) -> None:
             one that is not finite.
     """
     nan_weights(victim, victim.name)
-    noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     try:
-        answer = victim.logits(noise.to(victim.device))
+        answer = victim.logits(_noise(image_size).to(victim.device))
+    except UserError:
+        raise
     except Exception as error:  # whatever the user's own code raises, or a service says
         size = f"{image_size}x{image_size}"
-        raise UserError(f"{victim.name} cannot take two {size} images: {first_line(error)}") from error
+        raise UserError(f"{victim.name} cannot take two {size} images: {useful_line(error)}") from error
     if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != 2:
         got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         expected = f"logits (2, {victim.n_classes})"
@@ -261,3 +278,7 @@ def check_victim(victim: Victim, image_size: int) -> None:
     victim_outputs(answer.shape[1], victim.n_classes)
     if not answer.isfinite().all():
         raise UserError(f"{victim.name} answers noise with NaN or infinite logits")
+
+
+def _noise(image_size: int) -> Tensor:
+    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,8 @@ from latentprint.feature.defenses.registry import make_defences
 from latentprint.feature.presets import FeatureConfig, FeatureData, SplitConfig
 from latentprint.feature.split import Split, split, with_bottleneck
 from latentprint.feature.victim import SplitVictim
-from latentprint.models.loading import fill, load_module, load_state
+from latentprint.models.checkpoints import fill, load_state
+from latentprint.models.loading import load_module
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.split_networks import DEFAULT_CUT, resnet20, vgg11
 

@@ -18,8 +18,7 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import DualGraphModule
 
-from latentprint.errors import UserError
-from latentprint.models.loading import first_line
+from latentprint.errors import UserError, useful_line
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def _options(model: nn.Module) -> dict[str, Any]:
 def _untraceable(model: nn.Module, error: Exception) -> str:
     chains = [name for name, child in model.named_children() if isinstance(child, nn.Sequential)]
     parts = f"; its parts {', '.join(chains)} are nn.Sequential and can be cut each by itself" if chains else ""
-    return (f"{type(model).__name__} cannot be split, for torch.fx cannot follow its forward ({first_line(error)}): "
+    return (f"{type(model).__name__} cannot be split, for torch.fx cannot follow its forward ({useful_line(error)}): "
             f"expected an nn.Sequential, or a forward without control flow that depends on tensors{parts}")
 
 

@@ -34,8 +34,10 @@ class SplitConfig(Config):
     bounded: Literal["sigmoid", "tanh", "none"] = Field("sigmoid", description=(
         "function that bounds what is sent; without one, features grow until any noise is small"))
     weights: Path | None = Field(None, description="a state dict of edge and cloud; null: train them here")
-    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="subtracted, by colour")
-    std: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="divided by, by colour")
+    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,
+                      description="subtracted, by colour; one number: for all colours")
+    std: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,
+                     description="divided by, by colour; one number: for all colours")
 
 
 class TrainingConfig(Config):

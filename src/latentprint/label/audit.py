@@ -80,6 +80,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
         check_out(out, resume)
     data, warnings = audit_data(config)
     models = load_models(config, data)
+    warnings += [f"{each.name}: {note}" for each in (models.victim, *models.evaluators) for note in each.notes]
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
     run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
                             command=["latentprint", *sys.argv[1:]], data=data.hashes()))

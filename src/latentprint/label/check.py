@@ -9,6 +9,7 @@ import torch
 from latentprint.data.base import ImageSet
 from latentprint.data.splits import AuditData
 from latentprint.engine.settings import settled
+from latentprint.errors import UserError
 from latentprint.findings import Row
 from latentprint.label.audit import Models, audit_data, load_models
 from latentprint.label.classifiers import is_trained_here, scores
@@ -49,6 +50,8 @@ def _people(data: AuditData, warnings: list[str]) -> Iterator[Row]:
 def _victim(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Row]:
     model = config.victim
     yield Row("victim", "model", f"{model.model}, {victim.n_classes} classes, {victim.access.value} access")
+    for note in victim.notes:
+        yield Row("victim", "read as", note, None)
     if is_trained_here(model):
         yield Row("victim", "accuracy", "it will be trained here on the private people")
         return
@@ -116,7 +119,7 @@ def tried(victim: Victim, look: Preprocess, photos: ImageSet) -> float:
     victim.preprocess = look.to(victim.device)
     try:
         return accuracy(victim, photos)
-    except RuntimeError:  # shapes
+    except (RuntimeError, UserError):  # shapes
         return 0.0
     finally:
         victim.preprocess = own

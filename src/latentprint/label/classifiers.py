@@ -16,6 +16,7 @@ from latentprint.errors import RunFailed
 from latentprint.label.dpsgd import DPSGD, train_privately
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
+from latentprint.models.foreign import Form
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access
 from latentprint.victim import Victim, load_victim
@@ -43,10 +44,13 @@ def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: Im
     torch.manual_seed(derive(config.seed, name))
     top, left, bottom, right = model.crop
     access = Access(config.attack.access) if name == "victim" else None  # evaluators show whatever they can
+    number = name.removeprefix("evaluator-")
+    setting = "victim" if name == "victim" else f"evaluators.{int(number) - 1}" if number.isdigit() else name
     look = Preprocess((top, left, bottom, right), model.input_size, model.mean, model.std, model.colours, model.scale)
     return load_victim(model.model, data.n_classes, image_size=data.size, weights=model.weights, name=name,
                        preprocess=look, access=access, answers=model.answers,
-                       service=model.service.model_dump())
+                       service=model.service.model_dump(), setting=setting,
+                       form=Form(model.output, model.layout, model.fixed_batch))
 
 
 def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, train: ImageSet, heldout: ImageSet,

@@ -22,11 +22,10 @@ from latentprint.defense import Defense
 from latentprint.engine.loop import Loop, accelerator, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
-from latentprint.errors import UserError
+from latentprint.errors import UserError, useful_line
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.privacy import PrivacyPlan
 from latentprint.label.views import random_views
-from latentprint.models.loading import first_line
 from latentprint.victim import Victim
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
     try:
         fixed: nn.Module = ModuleValidator.fix(network.requires_grad_(True))
     except Exception as error:  # whatever its pickling raises
-        raise UserError(f"defence.kind=dp-sgd: this network cannot be copied: {first_line(error)}") from error
+        raise UserError(f"defence.kind=dp-sgd: this network cannot be copied: {useful_line(error)}") from error
     for module in fixed.modules():
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010 (an attribute of some modules only)
@@ -132,7 +131,7 @@ def check_private(victim: DPSGD, image_size: int) -> None:
             victim.training_loss(images, torch.zeros(2, dtype=torch.int64))[0].mean().backward()
             right = _averages_to_gradient(victim.network)
     except Exception as error:  # whatever Opacus or the network raises
-        raise UserError(f"defence.kind=dp-sgd: this network cannot be trained so: {first_line(error)}") from error
+        raise UserError(f"defence.kind=dp-sgd: this network cannot be trained so: {useful_line(error)}") from error
     finally:
         victim.zero_grad()
         victim.freeze()

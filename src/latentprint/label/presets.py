@@ -15,6 +15,7 @@ from latentprint.label.baselines.settings import BaselineName, BaselineSettings
 from latentprint.label.protection import DefenceConfig, NoDefence
 from latentprint.label.recipes import GUIDE, Arm, LossPreset, emptied, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
+from latentprint.models.foreign import BatchSetting, LayoutSetting, OutputSetting
 from latentprint.models.outside import Protocol
 from latentprint.models.preprocess import Colours
 from latentprint.models.recognisers import FACE_CROP
@@ -53,6 +54,9 @@ class ModelConfig(Config):
     classes: list[str] | None = Field(None, description=(
         "what its outputs stand for, in order, as the people are called; null: the people in the order of the data"))
     answers: Answers = Field("logits", description="logits, probabilities or log-probabilities")
+    output: OutputSetting = None
+    layout: LayoutSetting = None
+    fixed_batch: BatchSetting = None
     colours: Colours = Field("rgb", description="rgb, bgr, or grey for one channel")
     scale: float = Field(1.0, gt=0, description="of the values, before the mean is subtracted; 255: it takes bytes")
     service: ServiceConfig = Field(ServiceConfig(), description="for a model behind http://")
@@ -61,8 +65,10 @@ class ModelConfig(Config):
     crop: list[float] = Field(FACE_BOX, min_length=4, max_length=4,
                               description="top, left, bottom, right of what it sees, as shares of the picture")
     input_size: int | None = Field(None, ge=16, description="pixels the crop is resized to; null: as it is")
-    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="subtracted, by colour")
-    std: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="divided by, by colour")
+    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,
+                      description="subtracted, by colour; one number: for all colours")
+    std: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,
+                     description="divided by, by colour; one number: for all colours")
     steps: int = Field(700, ge=1, description="training steps")
     batch: int = Field(64, ge=2, description="images a training step")
     lr: float = Field(2e-3, gt=0, description="peak learning rate")

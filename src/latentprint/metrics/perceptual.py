@@ -21,7 +21,7 @@ from latentprint.losses.perceptual import feature_distance
 from latentprint.metrics.image import mse
 from latentprint.models.assets import file_hash, load_asset
 from latentprint.models.attributes import AttributeNetwork
-from latentprint.models.loading import load_state
+from latentprint.models.checkpoints import load_state
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 #: torchvision's files, each with the start of its SHA-256 in the name.

@@ -20,7 +20,7 @@ from torch import nn
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
-from latentprint.models.loading import fill, load_state
+from latentprint.models.checkpoints import fill, load_state
 
 PACKAGED = Path(__file__).parent.parent / "assets"
 INDEX = "assets.json"

@@ -6,7 +6,7 @@
 ``torchvision:NAME``            torchvision's classifier, untrained: give weights
 ``FILE.pt2``                    a program saved by ``torch.export.save``
 ``FILE.pt`` (.pth, .ts)         a program saved by ``torch.jit.save``
-``FILE.py:NAME``                a callable ``(n_classes) -> nn.Module`` in a Python file
+``FILE.py:NAME``                a network, or a callable ``(n_classes) -> nn.Module``, in a Python file
 ``PACKAGE.MODULE:NAME``         the same in an importable module
 ``FILE.onnx``                   an ONNX network (extra ``onnx``): answers, no gradients
 ``http://``, ``https://``       a service (`latentprint.models.outside`): answers, no gradients
@@ -21,27 +21,27 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import io
 import json
-import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from latentprint.errors import UserError
+from latentprint.errors import UserError, useful_line
 from latentprint.models import classifiers
-from latentprint.models.outside import HttpNetwork, OnnxNetwork
+from latentprint.models.checkpoints import REFUSED, load_states, load_weights, weights_only
+from latentprint.models.outside import HttpNetwork, OnnxNetwork, OutsideNetwork
 
 M = TypeVar("M")
 
-REFUSED = ("needs a full pickle, which can run any code when it is loaded: save the weights alone, "
-           "as safetensors or by torch.save(module.state_dict(), ...)")
+WEIGHTS_ALONE = ("holds weights, not a network: name it as 'weights', and its architecture as 'model' (FILE.py:NAME, "
+                 "timm:NAME, ...)")
 
 
 class ExportedModule(nn.Module):
@@ -58,67 +58,75 @@ class ExportedModule(nn.Module):
         return self
 
 
+class Loaded(NamedTuple):
+    """A network, and what was assumed in loading it, a line each."""
+
+    network: nn.Module
+    notes: tuple[str, ...]
+
+
 def load_module(spec: str, n_classes: int, weights: Path | None = None,
                 service: Mapping[str, Any] | None = None) -> nn.Module:
-    """The network named by ``spec`` (see the module's table) with ``n_classes`` outputs, on the CPU.
+    """The network alone; see `load_network`."""
+    return load_network(spec, n_classes, weights, service).network
+
+
+def load_network(spec: str, n_outputs: int, weights: Path | None = None,
+                 service: Mapping[str, Any] | None = None) -> Loaded:
+    """The network named by ``spec`` (see the module's table) with ``n_outputs`` outputs, on the CPU, in float32.
 
     Args:
-        weights: a state dict to load into it, every name matching.
+        weights: a file with a state dict to load into it; see `latentprint.models.checkpoints`.
         service: how to ask a service, see `HttpNetwork`.
 
     Raises:
         UserError: the spec, its file or its weights cannot be used, and why.
     """
-    module = _from_spec(spec, n_classes, service)
+    module, notes = _from_spec(spec, n_outputs, service)
+    notes += _in_float32(module)
     if weights is not None:
-        fill(module, load_state(weights), f"{weights} does not fit the victim")
-    return module
+        if isinstance(module, OutsideNetwork):
+            raise UserError(f"weights: {spec} holds its own weights already; leave out {weights}")
+        notes += load_weights(module, weights, f"{weights} does not fit {spec}")
+    if isinstance(module, torch.jit.ScriptModule) and getattr(module, "training", False):
+        notes.append(f"{Path(spec).name} was saved in training mode and is run in evaluation mode")
+    return Loaded(module, tuple(notes))
 
 
-def load_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, from safetensors or a state dict saved by torch.
-
-    A state dict under the key ``state_dict`` or ``model`` is found there.
-
-    Args:
-        trusted: let a file that needs a full pickle run the code in it; for a file whose maker one trusts.
-
-    Raises:
-        UserError: no such file, not a weights file, or one that needs a full pickle.
-    """
-    _must_exist(path)
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path} is not a safetensors file: {error}") from None
-    state = torch.load(path, map_location="cpu", weights_only=False) if trusted else _weights_only(path, str(path))
-    if isinstance(state, dict):
-        state = state.get("state_dict", state.get("model", state))
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict: expected tensors by name")
-    return state
+def _in_float32(module: nn.Module) -> list[str]:
+    """Weights of another precision become float32, in which every operation exists on a CPU."""
+    if isinstance(module, OutsideNetwork | ExportedModule):
+        return []  # a program's types are part of it
+    kinds = {value.dtype for value in module.state_dict().values()
+             if isinstance(value, Tensor) and value.is_floating_point()} - {torch.float32}
+    if not kinds:
+        return []
+    module.float()
+    return [f"the network is {' and '.join(sorted(str(kind).removeprefix('torch.') for kind in kinds))}; it is run in "
+            "float32"]
 
 
 # ---- the forms of a spec ----
 
 
-def _from_spec(spec: str, n_classes: int, service: Mapping[str, Any] | None) -> nn.Module:
+def _from_spec(spec: str, n_classes: int, service: Mapping[str, Any] | None) -> tuple[nn.Module, list[str]]:
     kind, _, name = spec.partition(":")
     if kind in _LIBRARIES and name:
-        return _LIBRARIES[kind](name, n_classes)
+        return _LIBRARIES[kind](name, n_classes), []
     if kind in ("http", "https"):
-        return HttpNetwork(spec, **(service or {}))
+        return HttpNetwork(spec, **(service or {})), []
     path = Path(spec)
     if path.suffix == ".onnx":
-        return OnnxNetwork(path)
+        return OnnxNetwork(path), []
     if path.suffix == ".pt2":
-        return _exported(path)
+        return _exported(path), []
     if path.suffix in {".pt", ".pth", ".ts", ".torchscript"}:
-        return _torchscript(path)
+        return _torchscript(path), []
     source, _, name = spec.rpartition(":")
     if source and name:
         return _called(source, name, n_classes)
+    if path.suffix in {".safetensors", ".ckpt", ".bin", ".pkl", ".tar"} and path.is_file():
+        raise UserError(f"model: {spec} {WEIGHTS_ALONE}")
     raise UserError(f"victim '{spec}' is none of builtin:NAME, timm:NAME, torchvision:NAME, FILE.py:NAME, "
                     "PACKAGE.MODULE:NAME, a .pt2, .onnx or TorchScript file (.pt, .pth, .ts), or a service at http://")
 
@@ -156,16 +164,28 @@ def _exported(path: Path) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # the archive's reader raises whatever it trips over
-        raise UserError(f"{path} is not a program saved by torch.export.save: {first_line(error)}") from None
+        raise UserError(f"{path} is not a program saved by torch.export.save: {useful_line(error)}") from None
 
 
 def _torchscript(path: Path) -> nn.Module:
     _must_exist(path)
     try:
-        return torch.jit.load(path, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that torch.jit is deprecated: files of it are around
+            return torch.jit.load(path, map_location="cpu")
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is not a TorchScript program ({first_line(error)}): for a state dict, name "
-                        "the architecture as victim and the file as its weights") from None
+        raise UserError(f"model: {path} {_other_than_torchscript(path, error)}") from None
+
+
+def _other_than_torchscript(path: Path, error: Exception) -> str:
+    """What a file that ``torch.jit.load`` cannot read is, and what to do."""
+    try:
+        load_states(path)
+    except UserError as found:
+        if REFUSED in str(found):
+            return str(found).removeprefix(f"{path} ") + ", and name its architecture as 'model'"
+        return f"is not a TorchScript program: {useful_line(error)}"
+    return WEIGHTS_ALONE
 
 
 def find_callable(spec: str) -> Callable[..., Any]:
@@ -194,23 +214,59 @@ def made_by(spec: str, kind: type[M], *given: Any, **options: Any) -> M:
     try:
         made = factory(*given, **options)
     except Exception as error:
-        raise UserError(f"{spec} failed: {type(error).__name__}: {error}") from error
+        raise UserError(f"{spec} failed: {_raised(error)}") from error
     if not isinstance(made, kind):
         raise UserError(f"{spec} made {type(made).__name__}, expected {kind.__name__}")
     return made
 
 
-def _called(source: str, name: str, n_classes: int) -> nn.Module:
-    """``name(n_classes)`` from a Python file or an importable module."""
-    factory = find_callable(f"{source}:{name}")
+def _called(source: str, name: str, n_classes: int) -> tuple[nn.Module, list[str]]:
+    """What ``name`` in a Python file or an importable module is, or makes: a network with ``n_classes`` outputs."""
+    factory, spec = find_callable(f"{source}:{name}"), f"{source}:{name}"
+    if isinstance(factory, nn.Module):
+        return factory, [f"{name} is a network, not a function that makes one, and is used as it is"]
+    args, options, notes = _arguments(factory, name, n_classes)
+    call = ", ".join([*map(str, args), *(f"{key}={value}" for key, value in options.items())])
     try:
-        module = factory(n_classes)
+        made = factory(*args, **options)
     except Exception as error:
-        raise UserError(f"{source}:{name}({n_classes}) failed: {type(error).__name__}: {error}") from error
-    if not isinstance(module, nn.Module):
-        kind = type(module).__name__
-        raise UserError(f"{source}:{name}({n_classes}) returned {kind}, expected a torch module")
-    return module
+        raise UserError(f"{spec}({call}) failed: {_raised(error)}") from error
+    if isinstance(made, tuple) and len(networks := [each for each in made if isinstance(each, nn.Module)]) == 1:
+        made, notes = networks[0], [*notes, f"{name} returns several things, of which one is a network: that was taken"]
+    if not isinstance(made, nn.Module):
+        kind = type(made).__name__
+        raise UserError(f"{spec}({call}) returned {kind}, expected a torch module")
+    return made, notes
+
+
+def _arguments(factory: Callable[..., Any], name: str, n: int) -> tuple[list[int], dict[str, int], list[str]]:
+    """How a factory takes the number of outputs: by position, by a name that says so, or not at all."""
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):  # some callables in C show none
+        return [n], {}, []
+    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    if classes := [each for each in named if each.lower() in _CLASSES]:
+        return [], {classes[0]: n}, []
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters) and not positional:
+        return [n], {}, []
+    if positional and (positional[0].default is inspect.Parameter.empty or _is_count(positional[0].default)):
+        return [n], {}, []
+    if lengths := [each for each in named if each.lower() in _LENGTHS]:
+        return [], {lengths[0]: n}, []
+    return [], {}, [f"{name} takes no number of outputs and was called without one"]
+
+
+#: Names, in lower case, of a parameter that takes the number of classes, and of one that takes an embedding's length.
+_CLASSES = frozenset(before + what for before in ("n_", "num_", "n", "num", "")
+                     for what in ("classes", "class", "labels", "outputs", "ids", "identities"))
+_LENGTHS = frozenset({"out_features", "output_dim", "out_dim", "dim", "embedding_size", "embedding_dim", "emb_dim",
+                      "embed_dim"})
+
+
+def _is_count(default: object) -> bool:
+    return default is None or (isinstance(default, int) and not isinstance(default, bool))
 
 
 def _python_file(path: Path) -> Any:
@@ -221,7 +277,7 @@ def _python_file(path: Path) -> Any:
     try:
         found.loader.exec_module(namespace)
     except Exception as error:
-        raise UserError(f"{path} failed to run: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path} failed to run: {_raised(error)}") from error
     return namespace
 
 
@@ -229,36 +285,10 @@ def _importable(source: str) -> Any:
     try:
         return importlib.import_module(source)
     except Exception as error:
-        raise UserError(f"cannot import '{source}': {type(error).__name__}: {error}") from error
+        raise UserError(f"cannot import '{source}': {_raised(error)}") from error
 
 
 # ---- files ----
-
-
-def fill(module: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None:
-    """Copy a state dict into a module: every key there, none too many, each of the right shape.
-
-    Raises:
-        UserError: ``complaint``, then the first key of each kind of misfit.
-    """
-    own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
-    missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
-    faults = [f"{kind} key '{keys[0]}'" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
-              for kind, keys in (("missing", missing), ("extra", extra)) if keys]
-    faults += [f"'{key}' is {tuple(state[key].shape)} and must be {tuple(value.shape)}"
-               for key, value in own.items() if key in state and state[key].shape != value.shape][:1]
-    if faults:
-        raise UserError(f"{complaint}: {'; '.join(faults)}")
-    module.load_state_dict({key: state[key] for key in own}, strict=False)
-
-
-def _weights_only(source: Path | io.BytesIO, name: str) -> Any:
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            raise UserError(f"{name} {REFUSED}") from None
-        raise UserError(f"{name} is not a weights file: {first_line(error)}") from None
 
 
 def _refuse_pickles(path: Path) -> None:
@@ -266,11 +296,11 @@ def _refuse_pickles(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(".pt"):
-                _weights_only(io.BytesIO(archive.read(name)), f"{path} ({name})")
+                weights_only(io.BytesIO(archive.read(name)), f"{path} ({name})")
             elif name.endswith("_config.json"):
                 entries = json.loads(archive.read(name))["config"].values()
                 if any(entry["use_pickle"] or "opaque_obj" in entry["path_name"] for entry in entries):
-                    raise UserError(f"{path} ({name}) {REFUSED}")
+                    raise UserError(f"{path} ({name}) {REFUSED}: export it without objects of its own")
         if not any(name.endswith("archive_format") for name in archive.namelist()):
             raise UserError(f"{path} is in an old format: export it again with torch 2.9 or newer")
 
@@ -280,6 +310,7 @@ def _must_exist(path: Path) -> None:
         raise UserError(f"no file {path}")
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what an exception says, or its type's name when it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _raised(error: Exception) -> str:
+    """The type of an exception and what it says."""
+    kind, line = type(error).__name__, useful_line(error)
+    return line if line.startswith(kind) else f"{kind}: {line}"

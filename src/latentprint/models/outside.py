@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from latentprint.errors import RunFailed, UserError
+from latentprint.errors import RunFailed, UserError, useful_line
 
 #: How images travel to a service and answers back; see `HttpNetwork`.
 Protocol = Literal["instances", "png"]
@@ -25,22 +25,33 @@ WAIT = 0.5
 
 
 class OutsideNetwork(nn.Module, ABC):
-    """Images ``(B, C, H, W)``, preprocessed, to answers ``(B, n)``, on the device of the images."""
+    """Images ``(B, C, H, W)``, preprocessed, to answers ``(B, n)``, or several by name, on the device of the images."""
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        return self.answer(x.detach().float().cpu()).to(x.device)
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        answer = self.answer(x.detach().float().cpu())
+        if isinstance(answer, dict):
+            return {name: value.to(x.device) for name, value in answer.items()}
+        return answer.to(x.device)
 
     @abstractmethod
-    def answer(self, x: Tensor) -> Tensor:
-        """The same on the CPU, float32."""
+    def answer(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """The same on the CPU, of a float32 tensor."""
+
+
+#: NumPy's types by the names that ONNX Runtime gives them.
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
+          "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 
 class OnnxNetwork(OutsideNetwork):
-    """An ONNX file's first output.
+    """An ONNX file's output, or its outputs by name where there are several.
+
+    Attributes:
+        declared: the shape of its input, with names for lengths that are free.
 
     Raises:
-        UserError: no such file, onnxruntime is not installed, or it cannot read the file.
+        UserError: no such file, onnxruntime is not installed, it cannot read the file, or the file has not one input.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,15 +62,44 @@ class OnnxNetwork(OutsideNetwork):
             import onnxruntime
         except ModuleNotFoundError:
             raise UserError("an .onnx file needs onnxruntime; pip install 'latentprint[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised as well
         try:
-            self.session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            self.session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own exceptions have no public base
-            raise UserError(f"{path} is not an ONNX network: {str(error).splitlines()[0]}") from None
-        self.input = self.session.get_inputs()[0].name
+            raise UserError(f"{path} is not an ONNX network: {useful_line(error)}") from None
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1:
+            raise UserError(f"{path} takes {len(inputs)} inputs ({', '.join(each.name for each in inputs)}), expected "
+                            "one, the images")
+        self.input, self.type, self.declared = inputs[0].name, inputs[0].type, list(inputs[0].shape)
+        if self.type not in _TYPES:
+            raise UserError(f"{path} takes {self.type}, expected one of {', '.join(_TYPES)}")
+        self.outputs = [each.name for each in self.session.get_outputs()]
 
-    def answer(self, x: Tensor) -> Tensor:
-        found = self.session.run(None, {self.input: np.ascontiguousarray(x.numpy(), np.float32)})[0]
-        return torch.from_numpy(np.asarray(found, np.float32))
+    def answer(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """See the class.
+
+        Raises:
+            UserError: it takes whole numbers, and these are none.
+        """
+        found = self.session.run(None, {self.input: np.ascontiguousarray(self._typed(x))})
+        tensors = {name: _tensor(value) for name, value in zip(self.outputs, found, strict=True)
+                   if isinstance(value, np.ndarray) and value.dtype.kind in "fiub"}
+        return next(iter(tensors.values())) if len(found) == len(tensors) == 1 else tensors
+
+    def _typed(self, x: Tensor) -> np.ndarray:
+        kind = np.dtype(_TYPES[self.type])
+        if kind.kind == "f":
+            return x.numpy().astype(kind)
+        if float(x.min()) < 0 or float(x.max()) > 255 or 0 < float(x.max()) <= 1:
+            raise UserError(f"the network takes whole numbers ({self.type}) and its settings give {float(x.min()):.3g} "
+                            f"to {float(x.max()):.3g}: for bytes set scale: 255, mean: [0, 0, 0], std: [1, 1, 1]")
+        return x.round().numpy().astype(kind)
+
+
+def _tensor(value: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(value, np.float32 if value.dtype.kind == "f" else np.int64))
 
 
 class HttpNetwork(OutsideNetwork):

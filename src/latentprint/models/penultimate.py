@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from latentprint.errors import UserError
+from latentprint.models.foreign import ForeignNetwork, bare
 
 
 def penultimate(module: nn.Module, x: Tensor) -> Tensor:
@@ -20,11 +24,19 @@ def logits_and_penultimate(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor
     ``features`` method (a *submodule* of that name, as in torchvision's VGG, is something else) or timm's
     ``forward_head``; of a module that shows none of these, such as a TorchScript file, the logits.
     """
+    if isinstance(module, ForeignNetwork):
+        logits, features = module.in_pieces(x, lambda piece: _both(module.network, piece, module.read))
+        return logits, features
+    return _both(module, x, lambda answer, _: answer)
+
+
+def _both(module: nn.Module, x: Tensor, read: Callable[[Any, int], Tensor]) -> tuple[Tensor, Tensor]:
+    """See `logits_and_penultimate`; ``read`` makes logits of what the module answers to so many images."""
     seen: dict[nn.Module, Tensor] = {}
     handles = [layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0]}))
                for layer in module.modules() if isinstance(layer, nn.Linear)]
     try:
-        logits = module(x)
+        logits = read(module(x), len(x))
     finally:
         for handle in handles:
             handle.remove()
@@ -47,6 +59,7 @@ def class_directions(module: nn.Module, n_classes: int) -> Tensor:
     Raises:
         UserError: the module has features of its own and no linear layer with ``n_classes`` outputs.
     """
+    module = bare(module)
     heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == n_classes]
     if not heads and (_shows_features(module) or hasattr(module, "forward_head")):
         raise UserError(f"{type(module).__name__} has no linear layer with {n_classes} outputs to read directions off")

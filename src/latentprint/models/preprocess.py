@@ -22,7 +22,8 @@ class Preprocess(nn.Module):
     Args:
         crop: top, left, bottom, right as fractions of the image, so that it means the same at any size.
         size: side in pixels after resizing (bilinear, antialiased); None keeps the crop as it is.
-        mean, std: of each colour, in the network's order and after scaling; the default maps [0, 1] to [-1, 1].
+        mean, std: of each colour, in the network's order and after scaling, or one number for all of them; the default
+            maps [0, 1] to [-1, 1].
         colours: the network's order, or ``grey`` for one channel (ITU-R BT.601), of which the first mean and std count.
         scale: of the values: 255 for a network that takes bytes.
 
@@ -50,17 +51,17 @@ class Preprocess(nn.Module):
                             f"0 <= left < right <= 1, got {tuple(crop)}")
         if size is not None and size < 1:
             raise UserError(f"size must be at least 1 pixel, got {size}")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        if len(mean) not in (1, 3) or len(std) not in (1, 3) or min(std) <= 0:
             given = f"{list(mean)} and {list(std)}"
-            raise UserError(f"mean and std must be 3 numbers with std above 0, got {given}")
+            raise UserError(f"mean and std must be 3 numbers, or one for all colours, with std above 0, got {given}")
         if scale <= 0:
             raise UserError(f"scale must be above 0, got {scale:g}")
         self.crop, self.size = (top, left, bottom, right), size
         self.colours, self.scale = colours, scale
         # Not persistent: they belong to how the network is used, not to its weights.
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", _by_colour(mean), persistent=False)
         self.register_buffer("luma", torch.tensor(LUMA).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", _by_colour(std), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, 3, H, W)`` in [0, 1] to ``(B, 3 or 1, H', W')`` normalised.
@@ -79,6 +80,10 @@ class Preprocess(nn.Module):
         if self.scale != 1:
             x = x * self.scale
         return (x - self.mean[: x.shape[1]]) / self.std[: x.shape[1]]
+
+
+def _by_colour(numbers: Sequence[float]) -> Tensor:
+    return torch.tensor([*numbers] if len(numbers) == 3 else [*numbers] * 3, dtype=torch.float32).view(3, 1, 1)
 
 
 def _pixels(start: float, stop: float, n: int) -> slice:

@@ -158,6 +158,7 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     if len({each.name for each in judges}) < len(judges):
         raise UserError(f"judges: names must differ, got {', '.join(each.name for each in judges)}")
     checks.enforce([checks.judge_is_teacher(judge, recogniser) for judge in judges])
+    warnings += [f"{each.name}: {note}" for each in (recogniser, *judges) for note in each.notes]
     surrogate = load_surrogate(config, data, recogniser, judges, device)
     strangers_to_assets(settings.private, assets_in_use(config), config.assets)
     for protection in config.compared:

@@ -11,6 +11,8 @@ from latentprint.config import Config
 from latentprint.data.people import PeopleConfig
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.settings import Accumulate, RunConfig
+from latentprint.models.foreign import BatchSetting, LayoutSetting, OutputSetting
+from latentprint.models.preprocess import Colours
 from latentprint.schedules import Ramp, WeightRamp
 from latentprint.template.protection import (
     MLPHashConfig,
@@ -46,12 +48,19 @@ class RecogniserConfig(Config):
                                               ".pt2 file, or an .onnx file (no gradients)")
     weights: Path | None = Field(None, description="a state dict for a named architecture")
     dim: int = Field(512, ge=2, description="entries of an embedding")
+    output: OutputSetting = None
+    layout: LayoutSetting = None
+    fixed_batch: BatchSetting = None
+    colours: Colours = Field("rgb", description="rgb, bgr, or grey for one channel")
+    scale: float = Field(1.0, gt=0, description="of the values, before the mean is subtracted; 255: it takes bytes")
     crop: list[float] = Field([0.0, 0.0, 1.0, 1.0], min_length=4, max_length=4,
                               description="top, left, bottom, right of what it sees, as shares of the picture; assets "
                                           "know their own")
     input_size: int | None = Field(None, ge=8, description="pixels the crop is resized to; null: as it is")
-    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="subtracted, by colour")
-    std: list[float] = Field([0.5, 0.5, 0.5], min_length=3, max_length=3, description="divided by, by colour")
+    mean: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,
+                      description="subtracted, by colour; one number: for all colours")
+    std: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,
+                     description="divided by, by colour; one number: for all colours")
 
 
 class JudgeConfig(RecogniserConfig):

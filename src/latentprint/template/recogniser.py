@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 
 from latentprint.checks import nan_weights
 from latentprint.engine.device import lay_out
-from latentprint.errors import UserError
+from latentprint.engine.loop import say
+from latentprint.errors import UserError, useful_line
 from latentprint.models.assets import PACKAGED, find_asset, load_asset, read_index
-from latentprint.models.loading import first_line, load_module
+from latentprint.models.foreign import Form, adapted
+from latentprint.models.loading import load_network
 from latentprint.models.outside import OutsideNetwork
 from latentprint.models.preprocess import Preprocess
 from latentprint.template.presets import RecogniserConfig
@@ -28,13 +31,14 @@ class Embedder(nn.Module):
         network: preprocessed images to embeddings of any length.
         name, architecture: for reports.
         gradients: whether one may differentiate through it.
+        notes: what was assumed in loading it, a line each, for reports.
     """
 
     def __init__(self, network: nn.Module, preprocess: nn.Module, dim: int, name: str, architecture: str,
-                 gradients: bool = True) -> None:
+                 gradients: bool = True, notes: Sequence[str] = ()) -> None:
         super().__init__()
         self.network, self.preprocess, self.dim = network, preprocess, dim
-        self.name, self.architecture, self.gradients = name, architecture, gradients
+        self.name, self.architecture, self.gradients, self.notes = name, architecture, gradients, tuple(notes)
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,23 +59,43 @@ def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: i
     Raises:
         UserError: it cannot be loaded, or does not answer images of this size with embeddings of ``dim`` entries.
     """
-    network: nn.Module
     if ":" not in config.model and not Path(config.model).suffix:
         made = load_asset(_known(config.model, assets, setting), assets)
         architecture = str(find_asset(config.model, assets)[1].get("architecture", config.model))
         found = Embedder(lay_out(made, device), nn.Identity(), config.dim, config.model, architecture)
     else:
-        top, left, bottom, right = config.crop
-        look = Preprocess((top, left, bottom, right), config.input_size, config.mean, config.std)
-        try:
-            network = load_module(config.model, config.dim, config.weights)
-        except UserError as error:
-            raise UserError(f"{setting}.model: {error}") from None
-        outside = isinstance(network, OutsideNetwork)
-        place = torch.device("cpu") if outside else device
-        found = Embedder(network.to(place), look.to(place), config.dim, config.model, config.model, not outside)
+        found = _own(config, image_size, device, setting)
     check_recogniser(found, image_size, device, setting)
+    for note in found.notes:
+        say(f"{setting}: {note}")
     return found
+
+
+def _own(config: RecogniserConfig, image_size: int, device: torch.device, setting: str) -> Embedder:
+    top, left, bottom, right = config.crop
+    look = Preprocess((top, left, bottom, right), config.input_size, config.mean, config.std, config.colours,
+                      config.scale)
+    try:
+        loaded = load_network(config.model, config.dim, config.weights)
+    except UserError as error:
+        raise UserError(f"{setting}.model: {error}") from None
+    nan_weights(loaded.network, setting)
+    outside = isinstance(loaded.network, OutsideNetwork)
+    place = torch.device("cpu") if outside else device
+    loaded.network.to(place)
+    form, noise = Form(config.output, config.layout, config.fixed_batch), _noise(image_size).to(place)
+    look = look.to(place)
+    network, notes = adapted(loaded.network, look(noise), config.dim, form, "embeddings", setting)
+    found = Embedder(network, look, config.dim, config.model, config.model, not outside, [*loaded.notes, *notes])
+    found.gradients = not outside and gives_gradients(found, noise)
+    return found
+
+
+def gives_gradients(recogniser: Embedder, images: Tensor) -> bool:
+    """Whether embeddings of images ``(B, 3, H, W)`` can be differentiated by the images."""
+    with torch.enable_grad():
+        embeddings = recogniser(images.clone().requires_grad_())
+    return embeddings.requires_grad
 
 
 def _known(name: str, assets: Path | None, setting: str) -> str:
@@ -91,13 +115,14 @@ def check_recogniser(recogniser: Embedder, image_size: int, device: torch.device
             finite, all zeros, or the same for both.
     """
     nan_weights(recogniser, setting)
-    noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
     try:
-        raw = recogniser.network(recogniser.preprocess(noise))
+        raw = recogniser.network(recogniser.preprocess(_noise(image_size).to(device)))
+    except UserError:
+        raise
     except Exception as error:  # whatever the user's own code raises
         size = f"{image_size}x{image_size}"
         raise UserError(f"{setting}: {recogniser.name} cannot take two {size} images, after its crop and resizing to "
-                        f"{setting}.input_size: {first_line(error)}") from error
+                        f"{setting}.input_size: {useful_line(error)}") from error
     shape = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
     if shape != (2, recogniser.dim):
         raise UserError(f"{setting}: {recogniser.name} must answer two images with embeddings (2, {recogniser.dim}), "
@@ -107,3 +132,7 @@ def check_recogniser(recogniser: Embedder, image_size: int, device: torch.device
     if not bool(raw.abs().sum(1).all()) or float(F.cosine_similarity(raw[0], raw[1], 0)) > SAME:
         raise UserError(f"{setting}: {recogniser.name} gives two different images the same embedding, or zeros; is its "
                         "preprocessing (crop, mean, std) the one it was trained with?")
+
+
+def _noise(image_size: int) -> Tensor:
+    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))

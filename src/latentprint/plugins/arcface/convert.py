@@ -6,7 +6,7 @@ from pathlib import Path
 
 from latentprint.errors import UserError
 from latentprint.models.assets import save_asset
-from latentprint.models.loading import fill, load_state
+from latentprint.models.checkpoints import fill, load_state
 from latentprint.plugins.arcface.build import NETWORKS, build
 
 #: What releases put before the names of the network's own keys.

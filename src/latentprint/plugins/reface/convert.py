@@ -20,7 +20,7 @@ from latentprint.data.base import ImageSet
 from latentprint.data.faceregion import with_holes
 from latentprint.errors import UserError
 from latentprint.models.assets import file_hash, find_asset, save_asset
-from latentprint.models.loading import fill, load_state
+from latentprint.models.checkpoints import fill, load_state
 from latentprint.plugins.arcface.build import build as build_recogniser
 from latentprint.plugins.reface.prior import RefacePrior
 from latentprint.plugins.reface.shape import PUBLISHED, Shape

@@ -14,8 +14,8 @@ from torch import Tensor
 from latentprint.diffusion.prior import TRAIN_STEPS
 from latentprint.errors import UserError
 from latentprint.models.assets import file_hash, find_asset, save_asset
+from latentprint.models.checkpoints import fill, load_state
 from latentprint.models.codec import LATENT_CHANNELS
-from latentprint.models.loading import fill, load_state
 from latentprint.plugins.stable.codec import KLCodec
 from latentprint.plugins.stable.prior import CHANNELS, StablePrior
 
