@@ -33,6 +33,7 @@ from latentprint.metrics.verification import enrol
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.recognisers import embed
+from latentprint.stats import difference_interval, rate_interval
 from latentprint.types import Reconstruction
 from latentprint.victim import Victim
 
@@ -115,9 +116,12 @@ def test_known_arms_get_known_numbers() -> None:
             {"attack": half, "floor": wrong, "ceiling": real, "prior_ceiling": real, "pseudo_label": wrong}.items()}
     section = label_section(made, arms)
     assert section["ceiling"]["value"] == 1.0 and section["floor"]["value"] == 0.0
-    assert section["attack"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": N}
+    wide = rate_interval([0.5] * N, range(N)).to_json()
+    assert section["attack"] == wide and wide["low"] < 0.4 < 0.6 < wide["high"]
+    assert section["floor"]["high"] == pytest.approx(1 - 0.025 ** (1 / N)) == 1 - section["ceiling"]["low"]
     assert section["leak"]["value"] == pytest.approx(0.5)
-    assert section["gain_over_pseudo_label"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": N}
+    gain = section["gain_over_pseudo_label"]
+    assert (gain["value"], gain["n"]) == (0.5, N) and -1 < gain["low"] < 0.5 < gain["high"] < 1
     assert section["grid_caption"].startswith("Of each person's 2 pictures the one that the victim is surest of")
     assert section["metrics"]["top1"]["value"] == 0.5 and section["arms"]["ceiling"]["top1"]["value"] == 1.0
     assert section["arms"]["ceiling"]["feature_distance"]["value"] == pytest.approx(0.0, abs=1e-3)
@@ -145,6 +149,9 @@ def test_without_a_threshold_the_headline_is_not_measured() -> None:
     section = label_section(made, arms)
     assert section["attack"]["value"] is None and section["leak"]["value"] is None
     assert section["metrics"]["top1"]["value"] == 1.0
+    assert {row["match_rate"] for row in section["per_identity"]} == {None}
+    assert {row["ceiling_match_rate"] for row in section["per_identity"]} == {None}
+    assert all(row["top1"] == 1.0 for row in section["per_identity"])
 
 
 def test_selected_pictures_are_a_part_of_all() -> None:
@@ -158,7 +165,8 @@ def test_selected_pictures_are_a_part_of_all() -> None:
 
 
 def test_the_gain_is_paired_over_people() -> None:
-    """Every person gains one picture of two, whatever the differences between people: no uncertainty is left."""
+    """Every person gains one picture of two, whatever the differences between people: what is left is that another
+    person might not."""
     made = bench()
     real, classes = made.data.private_heldout.images, made.data.private_heldout.labels
     wrong, easy, second = real.roll(2, 0), (classes < 3).view(-1, 1, 1, 1), (torch.arange(len(real)) % 2 == 1)
@@ -168,7 +176,7 @@ def test_the_gain_is_paired_over_people() -> None:
     arms = {name: score(made, images, classes) for name, images in pictures.items()}
     section = label_section(made, arms)
     assert section["attack"]["low"] < section["attack"]["value"] == 0.75
-    assert section["gain_over_pseudo_label"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": N}
+    assert section["gain_over_pseudo_label"] == difference_interval([0.5] * N, range(N)).to_json()
     arms["pseudo_label"].values[HEADLINE][:] = np.nan
     assert label_section(made, arms)["gain_over_pseudo_label"]["value"] is None
 

@@ -229,6 +229,8 @@ def test_the_grid_says_who_was_matched(tmp_path: Path, drawn: list[Figure]) -> N
     figures.face_grid(same, same, same, ["Ann", "x" * 50], [0.567, float("nan")], [True, False], tmp_path / "g.png")
     said = {text.get_text(): text.get_color() for text in drawn[0].texts}
     assert said["0.57 ✓"] == GREEN and said["– ✗"] == RED
+    figures.face_grid(same[:1], same[:1], same[:1], ["Ann"], [0.5], [None], tmp_path / "g.png")  # no threshold
+    assert "0.50" in {text.get_text() for text in drawn[1].texts}
     assert "Ann" in said and any(len(name) < 50 and name.endswith("x…") for name in said)
     assert list(said)[:3] == ["real photo", "attribute image", "reconstruction"]
 

@@ -236,7 +236,7 @@ def test_people_are_listed_the_most_exposed_first(run: Path) -> None:
     page = Page(render(full_report(), run))
     names = [row[0] for row in page.rows if row and row[0] in ("Ann", "Cy", EVIL)]
     assert names == [EVIL, "Ann", "Cy"]
-    assert page.row("Cy")[1:] == ["not measured", "not measured", "70%", "10"]
+    assert page.row("Cy")[1:] == ["–", "–", "70%", "10"]
 
 
 def test_text_from_data_is_escaped_everywhere(run: Path) -> None:

@@ -23,7 +23,7 @@ from latentprint.report.pareto import Point, advice
 from latentprint.report.values import Measured
 from latentprint.template.audit import run_audit
 from latentprint.template.defenses import Scheme, make_scheme
-from latentprint.template.evaluate import STRICT, Bench, calibrators, make_system, score
+from latentprint.template.evaluate import STRICT, Bench, calibrators, make_system, per_person, score
 from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConfig
 from latentprint.template.protection import NoiseConfig, NoProtection, PolyProtectConfig
 from latentprint.template.recogniser import load_recogniser
@@ -180,7 +180,11 @@ def test_without_evaluation_people_public_ones_calibrate(people: AuditData) -> N
     assert by.people == "public people" and len(by.enrolled) == 12 == len(by.probes)
     judged = bench(alone, make_scheme(NoProtection(), 512, 0))  # 132 strangers: too few for one in a thousand
     assert np.isnan(judged.attacked.calibration.thresholds[STRICT])
-    assert np.isnan(score(judged, people.private_train.floats()).values["sar_type2"][0]).all()
+    found = score(judged, people.private_train.floats())
+    assert np.isnan(found.values["sar_type2"][0]).all()
+    rows = per_person(judged, found)
+    assert {(row["match_rate"], row["type1"]) for row in rows} == {(None, None)}
+    assert all(row["similarity"] > 0.3 for row in rows)
 
 
 # ---- what is refused ----
@@ -219,6 +223,7 @@ def test_too_few_strangers_leave_the_headline_unmeasured_and_say_so(run: Run) ->
     assert code == 0, err
     report = json.loads((out / "report.json").read_text())
     assert report["channels"]["template"]["leak"]["value"] is None
+    assert {row["match_rate"] for row in report["channels"]["template"]["per_identity"]} == {None}
     assert any("no threshold at FMR 0.001" in warning for warning in report["warnings"])
     assert "not measured" in (out / "report.html").read_text()
 

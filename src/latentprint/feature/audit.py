@@ -59,6 +59,7 @@ class Audited(NamedTuple):
         errors, floor: ``(M,)`` squared error of the best attack and of the mean image on each image that is reported.
         units: ``(M,)`` what is resampled.
         hits: ``(N,)`` 1 where the victim is right about a test image.
+        hit_units: ``(N,)`` whose each test image is, or its number.
         digest: of the images that are reported: audits compare image by image where it is the same.
         real, drawn: ``(S, 3, H, W)`` in [0, 1], the images on the sheets and what the best attack made of them.
         section: of report.json.
@@ -69,6 +70,7 @@ class Audited(NamedTuple):
     floor: Floats
     units: NDArray[np.int64]
     hits: Floats
+    hit_units: NDArray[np.int64]
     digest: str
     real: Tensor
     drawn: Tensor
@@ -108,7 +110,7 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
                               *draw_explanations(run.path / "images", parts.victim, parts.images.train, config.seed)]
         section["grid"] = "images/grid.png"
     if before_verdict is not None:
-        before_verdict(audited(judged, drawn[best.name], best, hits, section))
+        before_verdict(audited(parts, judged, drawn[best.name], best, hits, section))
     section |= concluded(section)
     section["seconds"] = time.perf_counter() - began
     run.describe(end=now(), peak_memory_gib=peak_memory(device),
@@ -206,8 +208,15 @@ def accuracy_facts(config: FeatureConfig, parts: Parts, judged: Judged, hits: Te
     victim = {"name": config.split.model, "architecture": config.split.model, "cut": parts.split.cut,
               "n_classes": parts.victim.n_classes, "people": config.people, "accuracy": float(hits.mean()),
               "n": len(hits)}
-    return {"victim": victim, "accuracy": rate(judged, hits), "cost": asdict(edge_cost(parts.split, example_of(parts))),
+    return {"victim": victim, "accuracy": rate(judged, hits, hit_units(parts, judged)),
+            "cost": asdict(edge_cost(parts.split, example_of(parts))),
             "defences": [each.model_dump(mode="json") for each in config.defences]}
+
+
+def hit_units(parts: Parts, judged: Judged) -> Tensor:
+    """``(N,)`` who is on each test image where people are the unit, else the image's number."""
+    labels = parts.images.test.labels
+    return labels if judged.by_person else torch.arange(len(labels))
 
 
 def example_of(parts: Parts) -> Tensor:
@@ -216,7 +225,7 @@ def example_of(parts: Parts) -> Tensor:
     return parts.victim.preprocess(torch.zeros(1, 3, size, size, device=parts.victim.device))
 
 
-def audited(judged: Judged, drawn: Tensor, best: Best, hits: Tensor, section: dict[str, Any]) -> Audited:
+def audited(parts: Parts, judged: Judged, drawn: Tensor, best: Best, hits: Tensor, section: dict[str, Any]) -> Audited:
     """What a comparison needs, of the images that are reported."""
     kept = best.reported_on
     references = judged.attacked.floats(kept)
@@ -224,7 +233,8 @@ def audited(judged: Judged, drawn: Tensor, best: Best, hits: Tensor, section: di
     digest = hashlib.sha256(judged.attacked.images[kept].numpy().tobytes()).hexdigest()
     index = shown(judged, kept)
     return Audited(judged, found.errors.double().numpy(), found.floor.double().numpy(), judged.units(kept),
-                   hits.double().numpy(), digest, judged.attacked.floats(index), drawn[index], section)
+                   hits.double().numpy(), hit_units(parts, judged).numpy(), digest, judged.attacked.floats(index),
+                   drawn[index], section)
 
 
 def draw(config: FeatureConfig, victim: SplitVictim, known: ImageSet, attacked: ImageSet,
@@ -286,7 +296,8 @@ def protocol_facts(config: FeatureConfig, parts: Parts, judged: Judged, queries:
         "class_overlap": round(roles.class_overlap, 4), "messages_per_image": config.repeats,
         "best_attack": "chosen on one half of the attacked images, all numbers on the other",
         "attacks": list(queries), "perceptual_metric": parts.metric.name,
-        "interval": f"95% bootstrap over {'people' if judged.by_person else 'images'}, {judged.resamples} resamples",
+        "interval": f"95% over {'people' if judged.by_person else 'images'}, {judged.resamples} resamples: bootstrap, "
+                    "Gaffke's of rates",
         "train": images.train.source, "test": images.test.source,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

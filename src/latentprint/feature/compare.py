@@ -27,7 +27,7 @@ from latentprint.feature.protection import CEMConfig, DefenceConfig, described
 from latentprint.report.html import render_run
 from latentprint.report.pareto import Point, advice, pareto_plot
 from latentprint.report.values import Measured
-from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.stats import Arm, difference_interval, leak_interval
 
 DEFENCES: TypeAdapter[list[DefenceConfig]] = TypeAdapter(list[DefenceConfig])
 UNDEFENDED, AS_CONFIGURED = "undefended", "as configured"
@@ -123,8 +123,8 @@ def accuracy_cost(before: Audited, after: Audited) -> dict[str, Any] | None:
     """Accuracy of the first victim minus that of the other, over the same images."""
     if len(before.hits) != len(after.hits):
         return None
-    return bootstrap_by_identity(before.hits - after.hits, range(len(before.hits)),
-                                 n_resamples=before.judged.resamples, seed=before.judged.seed).to_json()
+    return difference_interval(before.hits - after.hits, before.hit_units, n_resamples=before.judged.resamples,
+                               seed=before.judged.seed).to_json()
 
 
 def points(table: Sequence[Mapping[str, Any]]) -> list[Point]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from latentprint.data.base import ImageSet
 from latentprint.feature.scores import Best, Metric, best_attack, score
 from latentprint.metrics.reconstruction import variance_recovered
-from latentprint.stats import bootstrap_by_identity
+from latentprint.stats import bootstrap_by_identity, rate_interval
 
 HEADLINE = "variance_recovered"
 FLOOR, CEILING, BEST = "floor", "ceiling", "attack"
@@ -78,5 +78,4 @@ def _arm(judged: Judged, images: Tensor, references: Tensor, more: Mapping[str, 
 def rate(judged: Judged, hits: Tensor, units: Tensor | None = None) -> dict[str, Any]:
     """A share with its interval, for report.json; over images, or over the given ``units`` ``(N,)``."""
     own = torch.arange(len(hits)) if units is None else units
-    return bootstrap_by_identity(hits.double().numpy(), own.numpy(), n_resamples=judged.resamples,
-                                 seed=judged.seed).to_json()
+    return rate_interval(hits.double().numpy(), own.numpy(), n_resamples=judged.resamples, seed=judged.seed).to_json()

@@ -22,7 +22,7 @@ from latentprint.label.evaluate import HEADLINE
 from latentprint.label.presets import PRESETS, LabelConfig
 from latentprint.label.protection import NoDefence
 from latentprint.report.html import render_run
-from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.stats import Arm, difference_interval, leak_reduction_interval, rate_interval
 
 UNDEFENDED = "undefended"
 DEFEND_PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -65,7 +65,7 @@ def share_checkpoints(source: Path, target: Path) -> None:
 
 
 def compared(before: Audited, after: Audited) -> dict[str, Any]:
-    """What the defence cost and bought, for report.json: differences are paired and bootstrapped over identities.
+    """What the defence cost and bought, for report.json: differences are paired, intervals over identities.
 
     Returns:
         ``accuracy``, ``undefended_accuracy`` and their difference ``accuracy_cost`` on held-out photos;
@@ -77,7 +77,8 @@ def compared(before: Audited, after: Audited) -> dict[str, Any]:
     return {
         "accuracy": _interval(after, right[1], heldout.labels.numpy()),
         "undefended_accuracy": _interval(after, right[0], heldout.labels.numpy()),
-        "accuracy_cost": _interval(after, right[0] - right[1], heldout.labels.numpy()),
+        "accuracy_cost": difference_interval(right[0] - right[1], heldout.labels.numpy(),
+                                             n_resamples=after.bench.resamples, seed=after.bench.seed).to_json(),
         "undefended": {**{key: section[key] for key in ("leak", "attack", "floor", "ceiling")},
                        "pseudo_label": section["arms"]["pseudo_label"].get(HEADLINE), "report": f"{UNDEFENDED}/"},
         "leak_reduction": leak_reduction(before, after),
@@ -87,18 +88,17 @@ def compared(before: Audited, after: Audited) -> dict[str, Any]:
 def leak_reduction(before: Audited, after: Audited) -> dict[str, float | int | None]:
     """Leak of the undefended minus that of the defended victim, the same identities drawn for both.
 
-    Pictures are paired: the same class, seed and attribute image. Both audits have the same floor and ceiling, so
-    the difference is a leak too, of an attack that exceeds the floor by as much as one attack exceeds the other.
+    Pictures are paired: the same class, seed and attribute image. Both audits have the same floor and ceiling.
     """
     attacks = [found.arms["attack"].values[HEADLINE] for found in (before, after)]
     floor, ceiling = after.arms["floor"], after.arms["ceiling"]
     ends = [floor.values[HEADLINE], ceiling.values[HEADLINE]]
     if not all(np.isfinite(values).all() for values in (*attacks, *ends)):
         return {"value": None, "low": None, "high": None, "n": 0}
-    gap = Arm(attacks[0] - attacks[1] + ends[0], after.arms["attack"].classes)
-    return leak_interval(gap, Arm(ends[0], floor.classes), Arm(ends[1], ceiling.classes),
-                         n_resamples=after.bench.resamples, seed=after.bench.seed).to_json()
+    gap = Arm(attacks[0] - attacks[1], after.arms["attack"].classes)
+    return leak_reduction_interval(gap, Arm(ends[0], floor.classes), Arm(ends[1], ceiling.classes),
+                                   n_resamples=after.bench.resamples, seed=after.bench.seed).to_json()
 
 
 def _interval(found: Audited, values: np.ndarray, people: np.ndarray) -> dict[str, float | int | None]:
-    return bootstrap_by_identity(values, people, n_resamples=found.bench.resamples, seed=found.bench.seed).to_json()
+    return rate_interval(values, people, n_resamples=found.bench.resamples, seed=found.bench.seed).to_json()

@@ -1,7 +1,7 @@
 """From pictures to numbers: every arm of an audit through the same evaluators and the same judge.
 
 Protocol. The judge enrols each private person by as many training photos as its thresholds were calibrated for (see
-``enrolment``); probes are an arm's pictures. Real held-out photos are the ceiling. Intervals are bootstrapped over
+``enrolment``); probes are an arm's pictures. Real held-out photos are the ceiling. Intervals are over
 identities.
 """
 
@@ -31,7 +31,7 @@ from latentprint.metrics.features import diversity, nearest_distance
 from latentprint.metrics.perceptual import EmbeddedDistance
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.recognisers import embed
-from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.stats import Arm, bootstrap_by_identity, difference_interval, rate_interval, rate_leak_interval
 from latentprint.types import Access, Reconstruction
 from latentprint.victim import Victim
 
@@ -40,6 +40,8 @@ __all__ = ["HEADLINE", "LOOSE", "STRICT", "ArmScores", "Bench", "Recogniser", "a
            "warnings_of"]
 
 HEADLINE = "identity_match_rate"
+#: Metrics within [0, 1] begin so.
+RATES = (HEADLINE, "top1", "top5", "mean_confidence")
 #: Principal axes of the attribute network's features in which Frechet distances are taken: 64 pictures suffice.
 AXES = 32
 EXTRACTOR = f"attribute network, pooled, {AXES} axes"
@@ -141,7 +143,7 @@ def score_swaps(bench: Bench, made: Reconstruction, public: ImageSet) -> ArmScor
 def arm_section(bench: Bench, arm: ArmScores) -> dict[str, Any]:
     """Metrics of an arm with intervals, for report.json."""
     section: dict[str, Any] = {
-        key: bootstrap_by_identity(value, arm.classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
+        key: _interval(bench, key, value, arm.classes)
         for key, value in arm.values.items() if np.isfinite(value).all()
     }
     classes, n = torch.from_numpy(arm.classes), bench.data.private_train.n_classes
@@ -193,7 +195,7 @@ def protocol(bench: Bench, images: int, selected: float) -> dict[str, Any]:
         "teacher_weights": checks.weights_hash(bench.teacher.network)[:12],
         "evaluators": [e.architecture for e in bench.evaluators],
         "frechet_extractor": EXTRACTOR,
-        "interval": f"95% bootstrap over identities, {bench.resamples} resamples",
+        "interval": f"95% over identities, {bench.resamples} resamples: Gaffke's of rates, bootstrap of others",
         "public": bench.data.public.source,
         "private": bench.data.private_train.source,
     }
@@ -232,7 +234,9 @@ def gradient_flag(victim: Victim, images: Tensor) -> checks.Flag | None:
 def _gain(bench: Bench, attack: ArmScores, baseline: ArmScores) -> dict[str, Any]:
     """Headline of the attack minus that of a baseline drawn with the same classes and seeds: picture by picture."""
     gain = attack.values[HEADLINE] - baseline.values[HEADLINE]
-    return _mean(bench, ArmScores({HEADLINE: gain}, attack.classes, attack.images), HEADLINE)
+    if not np.isfinite(gain).all():
+        return {"value": None, "low": None, "high": None, "n": 0}
+    return difference_interval(gain, attack.classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
 
 
 def _leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
@@ -240,7 +244,7 @@ def _leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
         return {"value": None, "low": None, "high": None, "n": 0}
     attack, floor, ceiling = (Arm(arms[name].values[HEADLINE], arms[name].classes)
                               for name in ("attack", "floor", "ceiling"))
-    return leak_interval(attack, floor, ceiling, n_resamples=bench.resamples, seed=bench.seed).to_json()
+    return rate_leak_interval(attack, floor, ceiling, n_resamples=bench.resamples, seed=bench.seed).to_json()
 
 
 def _per_group(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str, Any]]:
@@ -263,7 +267,13 @@ def _mean(bench: Bench, arm: ArmScores, metric: str) -> dict[str, Any]:
     values = arm.values[metric]
     if not np.isfinite(values).all():
         return {"value": None, "low": None, "high": None, "n": 0}
-    return bootstrap_by_identity(values, arm.classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
+    return _interval(bench, metric, values, arm.classes)
+
+
+def _interval(bench: Bench, metric: str, values: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """Of the mean over people, for report.json; that of a rate stays within [0, 1] and has a width at its ends."""
+    method = rate_interval if metric.startswith(RATES) else bootstrap_by_identity
+    return method(values, classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
 
 
 def _per_identity(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str, Any]]:
@@ -278,7 +288,8 @@ def _per_identity(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str,
         "top1": mean("attack", "top1"), "floor_match_rate": mean("floor", HEADLINE),
         "ceiling_match_rate": mean("ceiling", HEADLINE), "n": np.bincount(arms["attack"].classes),
     }  # fmt: skip
-    return [{"identity": name, **{key: float(column[i]) for key, column in columns.items()}}
+    return [{"identity": name, **{key: float(column[i]) if np.isfinite(column[i]) else None
+                                  for key, column in columns.items()}}
             for i, name in enumerate(bench.data.private_train.names)]
 
 

@@ -63,7 +63,8 @@ def _grid(path: Path, bench: Bench, tools: Tools, arm: ArmScores, drawn: Reconst
     figures.face_grid(
         _hwc(heldout.images[real]), _hwc(tools.public.images[drawn.attribute_index[best]]),
         _hwc((drawn.images[best] * 255).round().to(torch.uint8)), [heldout.names[y] for y in people],
-        arm.values["similarity_judge"][best].tolist(), [bool(v == 1) for v in arm.values[HEADLINE][best]], path,
+        arm.values["similarity_judge"][best].tolist(),
+        [None if np.isnan(v) else bool(v == 1) for v in arm.values[HEADLINE][best]], path,
     )
 
 

@@ -6,6 +6,7 @@ intervals are Student's over seeds, and differences are taken within a seed firs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from latentprint.report import names
 from latentprint.report.tables import Cell, Column, Row, Table, measured_cell, points_cell
 from latentprint.report.values import Measured, mapping, sequence, text
 from latentprint.stats import t_interval
+from latentprint.stats.seeds import UNBOUNDED, Bounds
 
 SHARE = names.Metric("", is_share=True)
 REFERENCE = "kmeans"
@@ -31,6 +33,8 @@ class Beside(NamedTuple):
 Variant = Mapping[str, Any]
 Seeds = Sequence[Mapping[str, Variant]]
 EMPTY = Table((), ())
+#: Metrics of a victim, and the bounds of each.
+WITHIN: Mapping[str, Bounds] = {"leak": (-math.inf, 1.0), "mse": (0.0, math.inf), "ssim": (-1.0, 1.0)}
 
 
 def seeds_of(sections: Sequence[Mapping[str, Any]]) -> Seeds:
@@ -55,13 +59,13 @@ def victims_table(seeds: Seeds) -> Table:
 
 def _victim(seeds: Seeds, name: str) -> Row:
     without = _without_cem(seeds[0], name)
-    cost = _over(seeds, lambda rows: _difference(_value(rows[without], "accuracy"), _value(rows[name], "accuracy"))
-                 ) if without else Measured()
+    cost = _over(seeds, lambda rows: _difference(_value(rows[without], "accuracy"), _value(rows[name], "accuracy")),
+                 (-1.0, 1.0)) if without else Measured()
     metrics = (SHARE, names.metric("mse"), names.metric("ssim"))
-    cells = (measured_cell(metric, _over(seeds, lambda rows, key=key: _value(rows[name], key)))  # type: ignore[misc]
-             for metric, key in zip(metrics, ("leak", "mse", "ssim"), strict=True))
+    cells = (measured_cell(metric, _over(seeds, lambda rows, key=key: _value(rows[name], key), bounds))  # type: ignore[misc]
+             for metric, (key, bounds) in zip(metrics, WITHIN.items(), strict=True))
     return Row(name, (Cell(text(seeds[0][name].get("defences"), "none")),
-                      measured_cell(SHARE, _over(seeds, lambda rows: _value(rows[name], "accuracy"))),
+                      measured_cell(SHARE, _over(seeds, lambda rows: _value(rows[name], "accuracy"), (0.0, 1.0))),
                       points_cell(cost) if cost else Cell("–"), *cells))
 
 
@@ -113,10 +117,11 @@ def _without_cem(rows: Mapping[str, Variant], name: str) -> str | None:
                  and _beside(row) == _beside(own)), None)
 
 
-def _over(seeds: Seeds, value: Callable[[Mapping[str, Variant]], float | None]) -> Measured:
-    """Mean over the seeds that have the value, with its interval."""
+def _over(seeds: Seeds, value: Callable[[Mapping[str, Variant]], float | None],
+          bounds: Bounds = UNBOUNDED) -> Measured:
+    """Mean over the seeds that have the value, with its interval within ``bounds``."""
     found = [number for rows in seeds if (number := value(rows)) is not None]
-    return Measured.of(t_interval(found).to_json()) if found else Measured()
+    return Measured.of(t_interval(found, bounds=bounds).to_json()) if found else Measured()
 
 
 def _value(row: Variant, key: str) -> float | None:

@@ -26,14 +26,14 @@ PEOPLE_PER_ROW = 3
 
 
 def face_grid(real: Images, attribute: Images, reconstruction: Images, labels: Sequence[str],
-              scores: Sequence[float], matched: Sequence[bool], path: Path) -> None:
+              scores: Sequence[float], matched: Sequence[bool | None], path: Path) -> None:
     """Per person a block *real | attribute | reconstruction* with name, match score and a check or cross.
 
     Args:
         real, attribute, reconstruction: ``(n, H, W, 3)`` uint8, row i the same person in all three.
         labels: n names.
         scores: n similarities by the judge; NaN shows as a dash.
-        matched: n decisions of the judge.
+        matched: n decisions of the judge; None where it has no threshold to decide by.
         path: the PNG to write.
 
     Raises:
@@ -55,7 +55,7 @@ def face_grid(real: Images, attribute: Images, reconstruction: Images, labels: S
                 sheet.image(figure, _enlarged(images[index], zoom), x, top)
                 if index < columns:
                     sheet.text(figure, x + width * zoom / 2, HEAD - 10, TITLES[place], 14, "center")
-            color = GREEN if matched[index] else RED
+            color = INK if matched[index] is None else GREEN if matched[index] else RED
             sheet.frame(figure, x, top, width * zoom, height * zoom, color)
             base = top + height * zoom + 22
             sheet.text(figure, left, base, _short(labels[index], 2 * width * zoom), 16, "left")
@@ -170,5 +170,6 @@ def _short(name: str, pixels: int) -> str:
     return line if len(line) <= room else line[: room - 1] + "…"
 
 
-def _outcome(score: float, matched: bool) -> str:
-    return f"{f'{score:.2f}' if np.isfinite(score) else '–'} {'✓' if matched else '✗'}"
+def _outcome(score: float, matched: bool | None) -> str:
+    mark = "" if matched is None else " ✓" if matched else " ✗"
+    return f"{f'{score:.2f}' if np.isfinite(score) else '–'}{mark}"

@@ -237,7 +237,7 @@ def _person_cell(key: str, entry: Mapping[str, Any]) -> Cell:
     raw = entry.get(key)
     value = number(raw) if not isinstance(raw, Mapping) else Measured.of(raw).value
     if value is None:
-        return Cell(scalar(raw) if isinstance(raw, str) else NOT_MEASURED)
+        return Cell(scalar(raw) if isinstance(raw, str) else "–")
     if key == "n":
         return Cell(f"{value:,.0f}", sort=value)
     if key in PEOPLE and PEOPLE[key][1]:

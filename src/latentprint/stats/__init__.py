@@ -1,10 +1,18 @@
-"""All statistics of this project: intervals over identities (`identities`) and comparisons over seeds (`seeds`)."""
+"""All statistics of this project: intervals over people, of rates (`rates`) and of other values (`identities`), and
+comparisons over seeds (`seeds`)."""
 
 from latentprint.stats.identities import Arm, bootstrap_by_identity, leak_interval, resampled_counts
 from latentprint.stats.interval import Interval
+from latentprint.stats.rates import (
+    difference_interval,
+    leak_reduction_interval,
+    rate_interval,
+    rate_leak_interval,
+)
 from latentprint.stats.seeds import (
     Paired,
     Time,
+    count_interval,
     holm,
     kaplan_meier_median,
     paired,
@@ -20,10 +28,15 @@ __all__ = [
     "Paired",
     "Time",
     "bootstrap_by_identity",
+    "count_interval",
+    "difference_interval",
     "holm",
     "kaplan_meier_median",
     "leak_interval",
+    "leak_reduction_interval",
     "paired",
+    "rate_interval",
+    "rate_leak_interval",
     "resampled_counts",
     "sign_flip",
     "success_rate",

@@ -6,8 +6,8 @@ bootstrap; Field and Welsh 2007, *Bootstrapping clustered data*). Plain percenti
 for few people; the tails here are those of the *expanded percentile interval* of Hesterberg 2015 (arXiv
 1411.5279), with which the interval of a mean agrees with Student's.
 
-Where everyone scores the same there is nothing to resample: 50 people matched of 50 give ``[1, 1]``. Read
-such an interval as "no difference between people was seen", never as certainty.
+Where everyone scores the same there is nothing to resample, and the interval has no width. Rates have intervals
+of their own, which do not collapse there: see `latentprint.stats.rates`.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def bootstrap_by_identity(
     Raises:
         ValueError: lengths differ, nothing was given, or a value is not finite.
     """
-    x, names, owner = _checked(Arm(values, identities))
+    x, names, owner = checked(Arm(values, identities))
     drawn = resampled_counts(len(names), n_resamples, seed)
     if statistic is mean:
-        resampled = _means(drawn, *_per_identity(x, owner, len(names)))
+        resampled = _means(drawn, *per_identity(x, owner, len(names)))
     else:
         resampled = np.array([statistic(np.repeat(x, counts[owner])) for counts in drawn])
     return _interval(statistic(x), resampled, resampled, len(names), confidence)
@@ -97,11 +97,11 @@ def leak_interval(
     Raises:
         ValueError: an arm is empty, not finite, of unequal lengths, or the arms cover different people.
     """
-    arms = [_checked(arm) for arm in (attack, floor, ceiling)]
+    arms = [checked(arm) for arm in (attack, floor, ceiling)]
     names = arms[0][1]
     if any(not np.array_equal(names, other) for _, other, _ in arms):
         raise ValueError("attack, floor and ceiling must cover the same identities")
-    sums = [_per_identity(x, owner, len(names)) for x, _, owner in arms]
+    sums = [per_identity(x, owner, len(names)) for x, _, owner in arms]
     value = _leak(*(_means(np.ones((1, len(names)), np.int64), *arm) for arm in sums))
     if math.isnan(value[0]):
         return Interval(math.nan, math.nan, math.nan, len(names))
@@ -112,7 +112,7 @@ def leak_interval(
                      len(names), confidence)
 
 
-def _checked(arm: Arm) -> tuple[Floats, NDArray, Counts]:
+def checked(arm: Arm) -> tuple[Floats, NDArray, Counts]:
     """Values (N,), the sorted distinct identities (P,), and each value's index into them (N,)."""
     values, identities = np.asarray(arm.values, np.float64), np.asarray(arm.identities)
     if values.ndim != 1 or values.shape != identities.shape or not len(values):
@@ -124,7 +124,7 @@ def _checked(arm: Arm) -> tuple[Floats, NDArray, Counts]:
     return values, names, owner
 
 
-def _per_identity(values: Floats, owner: Counts, n: int) -> tuple[Floats, Counts]:
+def per_identity(values: Floats, owner: Counts, n: int) -> tuple[Floats, Counts]:
     """Sum and number of the values of each identity, both ``(n,)``."""
     sums = np.bincount(owner, values, minlength=n).astype(np.float64)
     return sums, np.bincount(owner, minlength=n).astype(np.int64)

@@ -276,7 +276,7 @@ def lfw_accuracy(recogniser: Embedder, pairs: Pairs) -> dict[str, Any]:
     """Mean accuracy over the folds of LFW's protocol, with Student's interval over them."""
     embeddings = embed(recogniser, pairs.images)
     likeness = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
-    found = t_interval(pair_accuracy(likeness, pairs.same, pairs.fold))
+    found = t_interval(pair_accuracy(likeness, pairs.same, pairs.fold), bounds=(0.0, 1.0))
     return {"value": found.value, "low": found.low, "high": found.high, "n": len(pairs)}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,22 @@ from latentprint.metrics.perceptual import PerceptualMetric
 from latentprint.metrics.reconstruction import reidentification
 from latentprint.metrics.verification import Calibration, calibrate_scores
 from latentprint.models.recognisers import embed
-from latentprint.stats import Arm, bootstrap_by_identity, leak_interval
+from latentprint.stats import (
+    Arm,
+    Interval,
+    bootstrap_by_identity,
+    difference_interval,
+    rate_interval,
+    rate_leak_interval,
+)
 from latentprint.template.defenses import Scheme, cosines
 from latentprint.template.recogniser import Embedder
 from latentprint.template.victim import Database, checked_templates
 
 STRICT, LOOSE = 1e-3, 1e-2
 HEADLINE = "sar_type2"
+#: Metrics within [0, 1] begin so.
+RATES = ("sar_type", "reidentification_rate")
 #: False match rates of the curves.
 CURVE = tuple(float(x) for x in np.geomspace(1e-4, 1e-1, 19))
 #: Keys of evaluation people begin here; those of enrolled people at 0.
@@ -41,6 +50,7 @@ EVALUATION_KEYS = 1_000_000
 STAND_INS = 400
 
 Floats = NDArray[np.float64]
+Method = Callable[..., Interval]
 
 
 @dataclass(frozen=True)
@@ -160,11 +170,12 @@ class Bench:
     def people(self) -> int:
         return len(self.photos)
 
-    def mean(self, values: Floats, owners: NDArray[np.int64]) -> dict[str, Any]:
+    def mean(self, values: Floats, owners: NDArray[np.int64],
+             method: Method = bootstrap_by_identity) -> dict[str, Any]:
         """With an interval over people, for report.json; nulls where a value is unknown."""
         if not np.isfinite(values).all():
             return {"value": None, "low": None, "high": None, "n": 0}
-        return bootstrap_by_identity(values, owners, n_resamples=self.resamples, seed=self.seed).to_json()
+        return method(values, owners, n_resamples=self.resamples, seed=self.seed).to_json()
 
 
 @dataclass(frozen=True)
@@ -209,7 +220,8 @@ def score(bench: Bench, pictures: Tensor) -> ArmScores:
 
 def arm_section(bench: Bench, arm: ArmScores) -> dict[str, Any]:
     """Metrics of an arm with intervals, for report.json."""
-    return {**{name: bench.mean(*value) for name, value in arm.values.items() if not np.isinf(value[0]).any()},
+    return {**{name: bench.mean(*value, method_of(name)) for name, value in arm.values.items()
+               if not np.isinf(value[0]).any()},
             "n_images": len(arm.pictures)}
 
 
@@ -218,24 +230,24 @@ def leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
     three = [arms[name].hits() for name in ("attack", "floor", "ceiling")]
     if not all(np.isfinite(values).all() for values, _ in three):
         return {"value": None, "low": None, "high": None, "n": 0}
-    return leak_interval(*(Arm(*each) for each in three), n_resamples=bench.resamples, seed=bench.seed).to_json()
+    return rate_leak_interval(*(Arm(*each) for each in three), n_resamples=bench.resamples, seed=bench.seed).to_json()
 
 
 def paired(bench: Bench, first: ArmScores, second: ArmScores) -> dict[str, Any]:
     """Headline of one arm minus that of another, photo by photo."""
     (a, owners), (b, _) = first.hits(), second.hits()
-    return bench.mean(a - b, owners)
+    return bench.mean(a - b, owners, difference_interval)
 
 
 def per_person(bench: Bench, arm: ArmScores) -> list[dict[str, Any]]:
-    """For report.json a row a person."""
+    """For report.json a row a person; None where there is no threshold to be accepted by."""
     hits, owners = arm.hits()
     likeness = arm.values["template_similarity"][0]
     n = np.bincount(owners, minlength=bench.people)
-    accepted = np.bincount(owners, np.nan_to_num(hits), minlength=bench.people) / n.clip(1)
+    accepted = np.bincount(owners, hits, minlength=bench.people) / n.clip(1)
     alike = np.bincount(owners, likeness, minlength=bench.people) / n.clip(1)
     first = arm.values["sar_type1"][0]
-    return [{"identity": name, "type1": float(first[i]), "match_rate": float(accepted[i]),
+    return [{"identity": name, "type1": _known(first[i]), "match_rate": _known(accepted[i]),
              "similarity": float(alike[i]), "n": int(n[i])} for i, name in enumerate(bench.photos.names)]
 
 
@@ -256,7 +268,7 @@ def protocol(bench: Bench, by: Calibrators, facts: Mapping[str, Any]) -> dict[st
         "type1": "accepted against the template that leaked", "type2": "accepted against other photos of the person",
         "fmr": STRICT, "calibration": f"{len(by.enrolled)} {by.people}, one photo enrolled, {len(by.probes)} probes",
         "perceptual_metric": bench.perceptual.name, "transferred_to": [system.name for system in bench.judges],
-        "interval": f"95% bootstrap over people, {bench.resamples} resamples", **facts,
+        "interval": f"95% over people, {bench.resamples} resamples: Gaffke's of rates, bootstrap of others", **facts,
     }
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
     return {"name": "template/v1", "hash": digest, **found}
@@ -265,6 +277,15 @@ def protocol(bench: Bench, by: Calibrators, facts: Mapping[str, Any]) -> dict[st
 def _own(scheme: Scheme, probes: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
     """``(N,)`` cosines of probes ``(N, D)`` to one stored template each."""
     return torch.nn.functional.cosine_similarity(scheme.probe(probes, keys), stored, dim=1)
+
+
+def method_of(metric: str) -> Method:
+    """How the interval of a metric is made: that of a rate stays within [0, 1] and has a width at its ends."""
+    return rate_interval if metric.startswith(RATES) else bootstrap_by_identity
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _above(similarity: Floats, threshold: float) -> Floats:
