@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from latentprint.data.alignment import ALIGNED, alignment
+from latentprint.data.base import ImageSet
+from latentprint.data.flat import flat_ones
+from latentprint.data.splits import AuditData
 from latentprint.errors import UserError
 from latentprint.metrics.image import range_fault
 
@@ -142,6 +145,36 @@ def unaligned(images: Tensor, name: str) -> Flag | None:
                 f"{name}: these do not look like aligned faces (a picture correlates with the mean of the others by "
                 f"{found:.2f}, aligned ones by {ALIGNED} or more): recognisers read them badly; `latentprint align` "
                 "aligns them")
+
+
+def flat_images(data: ImageSet, every_class: bool = True) -> Flag | None:
+    """Warning when images are of nearly one value, nearly black or nearly white; error when most of them are.
+
+    Args:
+        every_class: all images of one class are an error as well.
+    """
+    flat = flat_ones(data.images)
+    if not flat.any():
+        return None
+    first = data.names[int(data.labels[flat.nonzero()[0, 0]])]
+    found = (f"{data.source}: {int(flat.sum())} of {len(data)} images are nearly all of one value, black or white, "
+             f"the first of '{first}'")
+    if 2 * int(flat.sum()) > len(data):
+        return Flag("flat-images", "error", f"{found}: look at them, and at how their values are stored")
+    counts = data.counts()
+    whole = ((torch.bincount(data.labels[flat], minlength=data.n_classes) == counts) & (counts > 0)).nonzero()
+    if every_class and len(whole):
+        return Flag("flat-images", "error", f"{found}; all of '{data.names[int(whole[0, 0])]}' are: replace them, or "
+                    "leave this person out")
+    return Flag("flat-images", "warning", found)
+
+
+def photos_of(data: AuditData) -> list[Flag | None]:
+    """What the photos of an audit show before anything is trained: flat or unaligned ones."""
+    others = [part for part in (data.public, data.evaluation) if part is not None]
+    train, heldout = data.private_train, data.private_heldout
+    return [flat_images(train), flat_images(heldout, every_class=False),
+            *(flat_images(part, every_class=False) for part in others), unaligned(train.images, train.source)]
 
 
 def constant_reconstructions(images: Tensor, at_least: float = 1 / 255) -> Flag | None:

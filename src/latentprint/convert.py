@@ -84,10 +84,12 @@ def add_align(parent: typer.Typer) -> None:
     ) -> None:
         """Align faces to five points, as recognisers expect them."""
         from latentprint.data.align import align_folder, yunet
+        from latentprint.data.listing import Passed
 
-        written, without = align_folder(folder, out, yunet(detector), size, framing)
-        typer.echo(f"{out}: {written} aligned" + (f", no face found in {len(without)}, the first {without[0]}"
-                                                  if without else ""))
+        passed = Passed()
+        written, without = align_folder(folder, out, yunet(detector), size, framing, passed)
+        missed = f", no face found in {len(without)}, the first {without[0]}" if without else ""
+        typer.echo(f"{out}: {written} aligned{missed}{f'; {passed}' if str(passed) else ''}")
 
 
 def _convert(out: Path, make: Callable[[], Sequence[Path]]) -> None:

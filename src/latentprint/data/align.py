@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from latentprint.data.folder import below, is_photo
+from latentprint.data.listing import Passed, tree
+from latentprint.data.pixels import read_upright, whites_among
 from latentprint.errors import UserError
 
 Framing = Literal["arcface", "ffhq"]
@@ -39,8 +40,13 @@ def places(size: int, framing: Framing) -> NDArray[np.float32]:
 
 
 def align_folder(source: Path, out: Path, detect: Detector, size: int = 112,
-                 framing: Framing = "arcface") -> tuple[int, list[Path]]:
+                 framing: Framing = "arcface", passed: Passed | None = None) -> tuple[int, list[Path]]:
     """Write an aligned PNG for each photo of ``source`` at the same place below ``out``.
+
+    Of photos that differ in the ending alone, all but the first keep it: ``1.png``, ``1.tif.png``.
+
+    Args:
+        passed: what is passed over is added to it.
 
     Returns:
         How many were written, and the photos in which no face was found.
@@ -50,15 +56,16 @@ def align_folder(source: Path, out: Path, detect: Detector, size: int = 112,
     """
     import cv2
 
-    photos = [photo for photo in sorted(below(source)) if is_photo(photo)]
+    photos = sorted(photo for _, own in tree(source, Passed() if passed is None else passed) for photo in own.photos)
     if not photos:
         raise UserError(f"{source}: no photos there or below")
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--out {out} lies inside {source}: its pictures would be aligned again")
-    target, without = places(size, framing), []
+    target, without, taken = places(size, framing), [], set[Path]()
+    white = whites_among(photos, str(source))
     shown = track(photos, "aligning", console=Console(stderr=True), transient=True, disable=len(photos) < 100)
     for photo in shown:
-        pixels = _read(photo)
+        pixels = read_upright(photo, white)
         points = detect(pixels)
         if points is None:
             without.append(photo)
@@ -73,6 +80,9 @@ def align_folder(source: Path, out: Path, detect: Detector, size: int = 112,
             matrix[:, :2] /= 2 * shrink
         made = cv2.warpAffine(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         place = (out / photo.relative_to(source)).with_suffix(".png")
+        if place in taken:
+            place = place.with_name(f"{photo.name}.png")
+        taken.add(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(made).save(place)
     return len(photos) - len(without), without
@@ -106,10 +116,3 @@ def yunet(model: Path, least_score: float = 0.8) -> Detector:
 
     return detect
 
-
-def _read(photo: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(photo) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except Exception as error:  # damaged bytes make the decoders raise nearly anything
-        raise UserError(f"{photo}: not a readable image ({error})") from error

@@ -25,6 +25,7 @@ class ImageSet:
         holes: ``(N, 1, H, W)`` uint8, 1 inside the face region that a swap may repaint, or None when unknown.
         attributes: ``(N, A)`` float32 true nuisance parameters (``ATTRIBUTE_NAMES``), or None when unknown.
         groups: of each person the group or population they belong to, or None when nobody said.
+        notes: what was passed over or assumed when these were read, a sentence each, for the user.
     """
 
     images: Tensor
@@ -34,6 +35,7 @@ class ImageSet:
     holes: Tensor | None = None
     attributes: Tensor | None = None
     groups: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
@@ -42,7 +44,8 @@ class ImageSet:
         if self.labels.shape != self.images.shape[:1]:
             raise UserError(f"{self.source}: {len(self.images)} images but {len(self.labels)} labels")
         if len(set(self.names)) != len(self.names):
-            raise UserError(f"{self.source}: class names are not unique")
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise UserError(f"{self.source}: class names are not unique, '{twice}' is there twice")
         if self.groups is not None and len(self.groups) != len(self.names):
             raise UserError(f"{self.source}: {len(self.names)} people but groups of {len(self.groups)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.names):
@@ -120,4 +123,5 @@ def concatenate(*sets: ImageSet) -> ImageSet:
         holes=all_of([each.holes for each in sets]),
         attributes=all_of([each.attributes for each in sets]),
         groups=sum(groups, ()) if len(groups) == len(sets) else None,
+        notes=tuple(dict.fromkeys(note for each in sets for note in each.notes)),
     )

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
+from latentprint.data.listing import files_below
 from latentprint.errors import UserError
 
 _PIXELS = ".pixels"
@@ -72,8 +73,7 @@ def fingerprint(path: Path) -> str:
 
     Nothing there is a digest too: to say what is missing is the loader's part.
     """
-    entries = [path, *path.rglob("*")]
-    stats = {str(file.relative_to(path)): file.stat() for file in entries if file.is_file()}
+    stats = {str(file.relative_to(path)): file.stat() for file in (path, *files_below(path)) if file.is_file()}
     facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items())
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -92,8 +92,8 @@ def _code() -> str:
 
 def _write(data: ImageSet, entry: Path) -> None:
     tensors = {name: value.contiguous() for name in _TENSORS if (value := getattr(data, name)) is not None}
-    header = {"names": data.names, "source": data.source, "groups": data.groups, "shape": list(data.images.shape),
-              "checksum": _checksum(tensors, data.images)}
+    header = {"names": data.names, "source": data.source, "groups": data.groups, "notes": data.notes,
+              "shape": list(data.images.shape), "checksum": _checksum(tensors, data.images)}
     entry.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=entry.parent) as folder:
         part = Path(folder) / entry.name
@@ -116,7 +116,7 @@ def _read(entry: Path) -> ImageSet:
         raise ValueError("its checksum does not match")
     groups = header["groups"]
     return ImageSet(images=images, names=tuple(header["names"]), source=header["source"],
-                    groups=None if groups is None else tuple(groups), **tensors)
+                    groups=None if groups is None else tuple(groups), notes=tuple(header["notes"]), **tensors)
 
 
 def _mapped(pixels: Path, shape: Sequence[int]) -> Tensor:

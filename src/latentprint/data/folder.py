@@ -3,38 +3,99 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from latentprint.data.base import ImageSet
-from latentprint.data.pixels import decode_photos
+from latentprint.data.listing import (
+    EMPTY,
+    INSIDE,
+    STRAY,
+    UNREADABLE,
+    Contents,
+    Passed,
+    contents,
+    counted,
+    identity,
+    tree,
+)
+from latentprint.data.pixels import read_photos
 from latentprint.errors import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+_EXPECTED = "expected one folder for each person, holding that person's photos"
 
 
 def load_folder(path: Path, size: int, min_photos: int = 1, max_people: int | None = None) -> ImageSet:
-    """The photos in ``path/PERSON/*``, persons and photos in sorted order, at ``size`` pixels square.
+    """The photos in ``path/PERSON/*``, people and photos in sorted order, at ``size`` pixels square.
 
-    Hidden entries and files that are not PNG, JPEG, WebP or BMP by name are passed over. A person may have a
-    single photo here: whether that is enough is for the split to say. ImageFolder, LFW and most others lie like this.
+    Every format that Pillow decodes is read; what is passed over is counted in the notes. Where the people lie one
+    folder deeper, in a single one, that folder is read. A person may have a single photo here: whether that is enough
+    is for the split to say. ImageFolder, LFW and most others lie like this.
 
     Args:
         min_photos: people with fewer are left out. max_people: at most so many, the first.
 
     Raises:
-        UserError: not a folder, no subfolders, a subfolder without photos, nobody left, or a photo that cannot be read.
+        UserError: not a folder, no photos in its subfolders, a person whose photos lie deeper or are of a format that
+            cannot be read, nobody left, or a photo that cannot be read.
     """
-    people = sorted(entry for entry in _entries(path) if entry.is_dir())
-    if not people:
-        raise UserError(f"{path}: no subfolders; expected one for each person, holding that person's photos")
-    photos = [_photos(person) for person in people]
-    for person, own in zip(people, photos, strict=True):
-        if not own:
-            raise UserError(f"{person}: no photos of this person ({', '.join(sorted(SUFFIXES))})")
-    return _of_people(path, people, photos, size, min_photos, max_people)
+    passed = Passed()
+    here, above = contents(path, passed), frozenset({identity(path)})
+    inside = {folder: dict(tree(folder, passed, above)) for folder in here.folders}
+    if not any(found[folder].photos for folder, found in inside.items()):
+        deeper = _only_holder(path, here, inside, passed)
+        read = load_folder(deeper, size, min_photos, max_people)
+        return replace(read, notes=(f"{path}: no photos in its folders; the people are read from {deeper}",
+                                    *read.notes))
+    passed.add(STRAY, *here.photos)
+    people = []
+    for folder, found in inside.items():
+        below = [photo for each, own in found.items() if each != folder for photo in own.photos]
+        if found[folder].photos:
+            people.append((folder, found[folder].photos))
+            passed.add(INSIDE, *below)
+        elif below:
+            raise UserError(f"{folder}: no photos in this folder, but {_photos(len(below))} in folders below it, as "
+                            f"{below[0].parent}; put them into {folder}, or take kind: nested, where every folder "
+                            "with photos is a person")
+        else:
+            _refuse_unreadable(folder, passed)
+            passed.add(EMPTY, folder)
+    return _of_people(path, people, size, min_photos, max_people, passed)
+
+
+def _only_holder(path: Path, here: Contents, inside: Mapping[Path, Mapping[Path, Contents]], passed: Passed) -> Path:
+    """The one folder in ``path`` that has photos somewhere below it, where none has photos itself."""
+    holders = [folder for folder, found in inside.items() if any(own.photos for own in found.values())]
+    if len(holders) == 1:
+        return holders[0]
+    if holders:
+        raise UserError(f"{path}: no photos in its folders, but in theirs; give one of them as path, as {holders[0]}, "
+                        "or take kind: nested, where every folder with photos is a person")
+    if here.photos:
+        raise UserError(f"{path}: no subfolders with photos, but {_photos(len(here.photos))} in the folder itself; "
+                        f"{_EXPECTED}. If they are all of one person, give the folder above; kind: flat takes each "
+                        "photo as a person of its own")
+    if not here.folders:
+        raise UserError(f"{path}: no subfolders; {_EXPECTED}{_aside(passed)}")
+    for folder in here.folders:
+        _refuse_unreadable(folder, passed)
+    many = counted(len(here.folders), "folder", "folders")
+    raise UserError(f"{path}: no photos in its {many}; {_EXPECTED}{_aside(passed)}")
+
+
+def _aside(passed: Passed) -> str:
+    return f" ({passed})" if str(passed) else ""
+
+
+def _refuse_unreadable(folder: Path, passed: Passed) -> None:
+    lost = [file for file in passed.by_reason.get(UNREADABLE, ()) if file.parent == folder]
+    if lost:
+        raise UserError(f"{folder}: only {_photos(len(lost))} in a format that cannot be read here "
+                        f"({lost[0].suffix}); convert to JPEG or PNG")
 
 
 def load_nested(path: Path, size: int, min_photos: int = 1, max_people: int | None = None) -> ImageSet:
@@ -43,13 +104,18 @@ def load_nested(path: Path, size: int, min_photos: int = 1, max_people: int | No
     Raises:
         UserError: nobody there or left, two folders of one name, or a photo that cannot be read.
     """
-    people = sorted(folder for folder in below(path) if folder.is_dir() and _photos(folder))
-    names = [_name(person) for person in people]
-    if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
-        raise UserError(f"{path}: two folders are called '{min(twice)}'; people need different names")
+    passed = Passed()
+    (_, here), *below = tree(path, passed)
+    people = sorted((folder, own.photos) for folder, own in below if own.photos)
     if not people:
-        raise UserError(f"{path}: no folders with photos in them; expected one for each person, at any depth")
-    return _of_people(path, people, [_photos(person) for person in people], size, min_photos, max_people)
+        raise UserError(f"{path}: no folders with photos in them; expected one for each person, at any depth"
+                        f"{_aside(passed)}")
+    passed.add(STRAY, *here.photos)
+    for folder, own in below:
+        if not own.photos and not own.folders:
+            _refuse_unreadable(folder, passed)
+            passed.add(EMPTY, folder)
+    return _of_people(path, people, size, min_photos, max_people, passed)
 
 
 def load_flat(path: Path, size: int, first: int = 0, count: int | None = None) -> ImageSet:
@@ -61,11 +127,16 @@ def load_flat(path: Path, size: int, first: int = 0, count: int | None = None) -
     Raises:
         UserError: none there, or one that cannot be read.
     """
-    photos = [photo for photo in sorted(below(path)) if is_photo(photo)][first:][:count]
+    passed = Passed()
+    found = sorted(photo for _, own in tree(path, passed) for photo in own.photos)
+    photos = found[first:][:count]
     if not photos:
-        raise UserError(f"{path}: no photos ({', '.join(sorted(SUFFIXES))}) there or below, from number {first} on")
+        raise UserError(f"{path}: no photos there or below, from number {first} on (there are {len(found)})"
+                        f"{_aside(passed)}")
     names = tuple(unicodedata.normalize("NFC", photo.relative_to(path).as_posix()) for photo in photos)
-    return ImageSet(decode_photos(photos, size), torch.arange(len(photos)), names, str(path))
+    images, notes = read_photos(photos, size, str(path))
+    return ImageSet(images, torch.arange(len(photos)), names, str(path),
+                    notes=(*_said(f"{path}: {_photos(len(photos))} of {len(found):,} read", [passed]), *notes))
 
 
 def load_tiny_imagenet(path: Path, size: int, train: bool = True) -> ImageSet:
@@ -77,10 +148,11 @@ def load_tiny_imagenet(path: Path, size: int, train: bool = True) -> ImageSet:
     Raises:
         UserError: a folder or the annotation is missing, or it names an unknown class.
     """
-    classes = sorted(entry.name for entry in _entries(path / "train") if entry.is_dir())
+    folders, passed = contents(path / "train", Passed()).folders, Passed()
+    classes = [folder.name for folder in folders]
     if train:
-        photos = [_photos(path / "train" / name / "images") for name in classes]
-        return _of_people(path, [path / "train" / name for name in classes], photos, size, 1, None)
+        return _of_people(path, [(folder, contents(folder / "images", passed).photos) for folder in folders], size,
+                          passed=passed)
     annotation = path / "val" / "val_annotations.txt"
     if not annotation.is_file():
         raise UserError(f"{annotation}: missing; it says which class a validation image has")
@@ -89,48 +161,53 @@ def load_tiny_imagenet(path: Path, size: int, train: bool = True) -> ImageSet:
         raise UserError(f"{annotation}: '{' '.join(unknown[0])}' is not an image and one of the {len(classes)} classes")
     labels = torch.tensor([classes.index(name) for _, name in rows])
     files = [path / "val" / "images" / file for file, _ in rows]
-    return ImageSet(decode_photos(files, size), labels, tuple(classes), f"{path} (val)")
+    images, notes = read_photos(files, size, f"{path} (val)")
+    return ImageSet(images, labels, tuple(classes), f"{path} (val)", notes=notes)
 
 
-def _of_people(path: Path, people: Sequence[Path], photos: Sequence[list[Path]], size: int, min_photos: int,
-               max_people: int | None) -> ImageSet:
-    enough = [(person, own) for person, own in zip(people, photos, strict=True) if len(own) >= max(1, min_photos)]
-    enough = enough[:max_people]
-    if not enough:
-        most = max(map(len, photos), default=0)
+def _of_people(path: Path, people: Sequence[tuple[Path, list[Path]]], size: int, min_photos: int = 1,
+               max_people: int | None = None, passed: Passed | None = None) -> ImageSet:
+    enough = [(person, own) for person, own in people if len(own) >= max(1, min_photos)]
+    few, kept = len(people) - len(enough), enough[:max_people]
+    if not kept:
+        most = max((len(own) for _, own in people), default=0)
         raise UserError(f"{path}: nobody has min_photos = {min_photos} photos; the most is {most}")
+    names = [_name(person) for person, _ in kept]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        both = [person for person, _ in kept if _name(person) == twice]
+        forms = ", in two Unicode forms" if both[0].name != both[1].name else f" ({both[0]}, {both[1]})"
+        raise UserError(f"{path}: two folders are called '{twice}'{forms}; people need different names: rename one, or "
+                        "merge them if they are one person")
+    photos = [photo for _, own in kept for photo in own]
+    images, notes = read_photos(photos, size, str(path))
+    read = f"{path}: {_photos(len(photos))} of {_people(len(kept))} read"
+    left_out = [f"left out: {_people(few)} with fewer than min_photos = {min_photos} photos" if few else "",
+                f"left out: {_people(len(enough) - len(kept))} beyond max_people = {max_people}"
+                if len(enough) > len(kept) else ""]
     return ImageSet(
-        images=decode_photos([photo for _, own in enough for photo in own], size),
-        labels=torch.arange(len(enough)).repeat_interleave(torch.tensor([len(own) for _, own in enough])),
-        names=tuple(_name(person) for person, _ in enough),
+        images=images,
+        labels=torch.arange(len(kept)).repeat_interleave(torch.tensor([len(own) for _, own in kept])),
+        names=tuple(names),
         source=str(path),
+        notes=(*_said(read, [passed or "", *left_out]), *notes),
     )
+
+
+def _said(read: str, others: Sequence[Passed | str]) -> tuple[str, ...]:
+    """One sentence on what was read, where anything was not."""
+    words = [word for word in map(str, others) if word]
+    return ("; ".join([read, *words]),) if words else ()
+
+
+def _photos(count: int) -> str:
+    return counted(count, "photo", "photos")
+
+
+def _people(count: int) -> str:
+    return counted(count, "person", "people")
 
 
 def _name(person: Path) -> str:
     # File systems disagree on how to write "é": one composed form makes names comparable across folders.
     return unicodedata.normalize("NFC", person.name)
-
-
-def _photos(person: Path) -> list[Path]:
-    return sorted(file for file in _entries(person) if is_photo(file))
-
-
-def is_photo(file: Path) -> bool:
-    """Whether it is a file that is named like a photo."""
-    return file.suffix.lower() in SUFFIXES and file.is_file()
-
-
-def below(path: Path) -> list[Path]:
-    """Everything in a folder and its folders that is not hidden."""
-    found: list[Path] = []
-    for entry in _entries(path):
-        found += [entry, *(below(entry) if entry.is_dir() else ())]
-    return found
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"{folder}: expected a folder that can be read ({error.strerror})") from error

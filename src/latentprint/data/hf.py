@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from latentprint.data.base import ImageSet
-from latentprint.data.pixels import square_rgb
-from latentprint.data.room import room
+from latentprint.data.pixels import decode, gather, square_rgb
 from latentprint.errors import UserError
 
 
@@ -36,16 +35,19 @@ def load_hf(path: Path, size: int, image: str = "image", label: str = "label", s
         raise UserError(f"{path}: column '{label}' has images without a label (-1)")
     found, labels = np.unique(values, return_inverse=True)
     names = tuple(map(str, found)) if known is None else tuple(known[int(value)] for value in found)
-    photos = room((len(rows), 3, size, size))
+
+    def photo(index: int) -> Image.Image:
+        found = rows[index][image]
+        if not isinstance(found, Image.Image):
+            raise UserError(f"{path}: column '{image}' holds {type(found).__name__}, expected images")
+        return found
+
+    source = f"{path}" + (f" ({split})" if split else "")
     shown = track(range(len(rows)), "reading photos", console=Console(stderr=True), transient=True,
                   disable=len(rows) < 500)
-    for index in shown:
-        photo = rows[index][image]
-        if not isinstance(photo, Image.Image):
-            raise UserError(f"{path}: column '{image}' holds {type(photo).__name__}, expected images")
-        photos[index] = square_rgb(ImageOps.exif_transpose(photo), size)
-    return ImageSet(photos, torch.from_numpy(labels.astype(np.int64).reshape(-1)), names,
-                    f"{path}" + (f" ({split})" if split else ""))
+    images, notes = gather((decode(photo(index), size, source) for index in shown), len(rows), size, source,
+                           lambda index, white: square_rgb(ImageOps.exif_transpose(photo(index)), size, white, source))
+    return ImageSet(images, torch.from_numpy(labels.astype(np.int64).reshape(-1)), names, source, notes=notes)
 
 
 def _rows(path: Path, split: str | None) -> Any:

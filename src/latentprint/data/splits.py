@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
+from latentprint.data.listing import counted
 from latentprint.data.overlap import check_overlap, check_people, photo_digests
 from latentprint.data.room import joined
 from latentprint.errors import UserError
@@ -64,6 +65,12 @@ class AuditData:
         images, labels = joined([train.images, heldout.images]), torch.cat([train.labels, heldout.labels])
         return replace(train, images=images, labels=labels, holes=None, attributes=None)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over or assumed in reading the photos, a sentence each."""
+        parts = (self.private_train, self.private_heldout, self.public, self.evaluation)
+        return tuple(dict.fromkeys(note for part in parts if part is not None for note in part.notes))
+
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the pictures of every part, for manifests."""
         parts = {"public": self.public, "private_train": self.private_train, "private_heldout": self.private_heldout,
@@ -75,7 +82,8 @@ class AuditData:
         """Look for photos that are in two parts.
 
         Returns:
-            One sentence for each warning: near duplicates between parts, held-out photos that are trained on.
+            One sentence for each warning: near duplicates between parts, held-out photos that are trained on, photos
+            of two people.
 
         Raises:
             UserError: a photo is, byte for byte, in two parts that must not share people.
@@ -84,14 +92,30 @@ class AuditData:
         if self.evaluation is not None:
             warnings += check_overlap(self.evaluation, self.private)
             warnings += check_overlap(self.public, self.evaluation)
-        trained = set(photo_digests(self.private_train.images))
-        repeated = sum(digest in trained for digest in photo_digests(self.private_heldout.images))
+        trained, heldout = (photo_digests(part.images) for part in (self.private_train, self.private_heldout))
+        known = set(trained)
+        repeated = sum(digest in known for digest in heldout)
         if repeated:
             warnings.append(
                 f"{repeated} of {len(self.private_heldout)} held-out photos of "
                 f"{self.private_heldout.source} are also among the training photos"
             )
-        return warnings
+        return warnings + self._of_two_people(trained + heldout)
+
+    def _of_two_people(self, digests: list[bytes]) -> list[str]:
+        """A warning for photos that are given as of two private people, by their digests, training photos first."""
+        names = self.private_train.names
+        owners: dict[bytes, set[int]] = {}
+        for digest, label in zip(digests, (*self.private_train.labels.tolist(), *self.private_heldout.labels.tolist()),
+                                 strict=True):
+            owners.setdefault(digest, set()).add(label)
+        shared = [sorted(of) for of in owners.values() if len(of) > 1]
+        if not shared:
+            return []
+        many = counted(len(shared), "photo is", "photos are")
+        first, second = (names[label] for label in shared[0][:2])
+        return [f"{self.private_train.source}: {many} given as of two people, the first as '{first}' and as "
+                f"'{second}': one of the two is wrong"]
 
 
 def split_people(

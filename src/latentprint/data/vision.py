@@ -16,7 +16,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, CelebA
 from torchvision.datasets.utils import check_integrity
 
 from latentprint.data.base import ImageSet
-from latentprint.data.pixels import decode_photos, resize_square
+from latentprint.data.pixels import read_photos, resize_square
 from latentprint.errors import UserError
 
 Part = Literal["train", "test", "all"]
@@ -74,11 +74,14 @@ def load_celeba(path: Path, size: int, min_photos: int = 20, max_people: int | N
     new = torch.full((len(people),), -1).scatter(0, chosen, torch.arange(len(chosen)))
     kept = (new[person] >= 0).nonzero().flatten()
     files = [folder / "img_align_celeba" / photos.filename[index] for index in kept.tolist()]
+    source = f"celeba (at least {min_photos} photos a person)"
+    images, notes = read_photos(files, size, source)
     return ImageSet(
-        images=decode_photos(files, size),
+        images=images,
         labels=new[person][kept],
         names=tuple(f"celeba-{number:05d}" for number in people[chosen].tolist()),
-        source=f"celeba (at least {min_photos} photos a person)",
+        source=source,
+        notes=notes,
     )
 
 

@@ -20,7 +20,7 @@ from latentprint import checks
 from latentprint.config import config_hash
 from latentprint.data.base import ImageSet
 from latentprint.engine.device import lay_out, peak_memory
-from latentprint.engine.loop import is_main
+from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.seeds import generator
 from latentprint.engine.settings import settled
@@ -147,6 +147,8 @@ def prepare(config: FeatureConfig) -> Parts:
         UserError: settings, files or data that cannot be used.
     """
     images, warnings = load_images(config.data)
+    for warning in warnings:
+        say(warning)
     roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
     Epochs(len(images.train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
     victim, split = make_victim(config, images.train)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from latentprint.checks import enforce, flat_images
 from latentprint.data.base import ImageSet
 from latentprint.data.overlap import photo_digests
 from latentprint.data.sources import load
@@ -45,7 +46,8 @@ def load_images(config: FeatureData) -> tuple[Images, list[str]]:
                         "must have the same classes in the same order")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(f"data.train has images of {train.size} pixels, data.test of {test.size}; expected one size")
-    return Images(train, test), repeated(train, test)
+    found = enforce(flat_images(part, every_class=False) for part in (train, test))
+    return Images(train, test), [*dict.fromkeys(train.notes + test.notes), *repeated(train, test), *found]
 
 
 def repeated(train: ImageSet, test: ImageSet) -> list[str]:

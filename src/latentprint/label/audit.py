@@ -23,7 +23,7 @@ from latentprint.data.splits import AuditData
 from latentprint.diffusion.loading import load_tools
 from latentprint.diffusion.swap import Swapper
 from latentprint.engine.device import lay_out, peak_memory, pick_device
-from latentprint.engine.loop import is_main
+from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
 from latentprint.errors import UserError
@@ -79,6 +79,8 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
     if is_main():
         check_out(out, resume)
     data, warnings = audit_data(config)
+    for warning in warnings:
+        say(warning)
     models = load_models(config, data)
     warnings += [f"{each.name}: {note}" for each in (models.victim, *models.evaluators) for note in each.notes]
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
@@ -139,8 +141,8 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         data = replace(data, private_train=train, private_heldout=heldout)
     if any("diversity" in stage.active for stage in config.attack.resolved.stages):
         spread_within(torch.zeros(len(data.public), 1), data.public.labels)  # refuses one photo of each
-    found = checks.enforce([checks.unaligned(data.private_train.images, data.private_train.source)])
-    return ordered(data, config.victim.classes), [*data.validate(), *found]
+    found = checks.enforce(checks.photos_of(data))
+    return ordered(data, config.victim.classes), [*data.notes, *data.validate(), *found]
 
 
 def ordered(data: AuditData, classes: list[str] | None) -> AuditData:

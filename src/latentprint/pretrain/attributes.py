@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentprint.data.procedural import ATTRIBUTE_NAMES
 from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
+from latentprint.errors import UserError
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
 
@@ -35,6 +36,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def pretrain(config: AttributesConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Minimise the squared error of the attributes; record each one's correlation on 200 unseen people."""
+    if config.data is not None and config.data.kind != "procedural":
+        raise UserError("data: the attribute network learns pose, expression and light, which are known of procedural "
+                        "faces alone; leave data out")
     run, device = open_run(config, out, resume), pick_device(config.device)
     data = people_of(config)
     assert data.attributes is not None

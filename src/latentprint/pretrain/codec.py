@@ -23,7 +23,7 @@ class CodecConfig(PretrainConfig):
     batch: int = Field(32, ge=2, description="images a step")
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
     people: int = Field(1500, ge=2, description="procedural people in the pool")
-    photos: int = Field(4, ge=2, description="photos of each")
+    photos: int = Field(4, ge=1, description="photos of each")
     first_person: int = Field(2_000_000, ge=0, description="identity seed of the first procedural person")
     latent_noise: float = Field(0.05, ge=0, description="standard deviation of noise on the latent while training")
 

@@ -12,13 +12,14 @@ import yaml
 from pydantic import Field
 from torch import Tensor, nn
 
+from latentprint.checks import enforce, flat_images
 from latentprint.config import Config
 from latentprint.data.base import ImageSet
 from latentprint.data.faceregion import with_holes
 from latentprint.data.procedural import make_people
 from latentprint.data.sources import DataSource, ProceduralSource, load
 from latentprint.engine.device import DeviceName, Precision, pick_device
-from latentprint.engine.loop import is_main
+from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, manifest, now
 from latentprint.engine.seeds import step_generator
 from latentprint.engine.settings import Accumulate
@@ -69,6 +70,8 @@ def people_of(config: PretrainConfig) -> ImageSet:
     """
     if config.data is not None:
         given = load(config.data)
+        for note in (*given.notes, *enforce([flat_images(given, every_class=False)])):
+            say(note)
         enough = (given.counts() >= config.photos).nonzero().flatten().tolist()
         if len(enough) < 2:
             raise UserError(f"data: {len(enough)} people of {given.source} have photos = {config.photos} pictures; "

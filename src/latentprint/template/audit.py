@@ -20,7 +20,7 @@ from latentprint.data.people import load_people
 from latentprint.data.splits import AuditData
 from latentprint.diffusion.loading import load_tools
 from latentprint.engine.device import peak_memory
-from latentprint.engine.loop import is_main
+from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
 from latentprint.errors import UserError
@@ -150,8 +150,9 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     """
     settings, own = config.data, config.recogniser
     data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
-    warnings = data.validate()
-    warnings += checks.enforce([checks.unaligned(data.private_train.images, data.private_train.source)])
+    warnings = [*data.notes, *data.validate(), *checks.enforce(checks.photos_of(data))]
+    for warning in warnings:
+        say(warning)
     recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser")
     judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}")
               for i, judge in enumerate(config.judges)]
