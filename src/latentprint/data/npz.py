@@ -1,6 +1,7 @@
 """Image packs: one ``.npz`` file with ``images``, ``labels``, ``class_names`` and further columns.
 
-Packs are read with ``allow_pickle=False``: a file from elsewhere cannot run code here.
+Packs are read with ``allow_pickle=False``: a file from elsewhere cannot run code here. The names and layouts in which
+such arrays are usually kept are read where they can mean one thing alone, and the notes say what was assumed.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from latentprint.data.arrays import Labels, images_of, labels_of
 from latentprint.data.base import ImageSet
 from latentprint.data.pixels import resize_square
 from latentprint.errors import UserError
 
 EVERYTHING: Mapping[str, int] = MappingProxyType({})
+#: What the arrays are called, the names of this package first; upper and lower case are alike.
+IMAGES, LABELS, NAMES = ("images", "x", "data"), ("labels", "y", "targets", "target"), (
+    "class_names", "classes", "target_names", "label_names")
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -27,51 +33,86 @@ def load_npz(path: Path, size: int, where: Mapping[str, int] = EVERYTHING) -> Im
     """A pack's images, centre-cropped to a square and resized with antialiasing.
 
     Args:
-        path: a file with ``images`` uint8 ``(N, H, W)`` or ``(N, H, W, 3)``, ``labels`` integer ``(N,)`` and
-            ``class_names`` text ``(C,)``.
+        path: a file with ``images``, ``labels`` and, perhaps, ``class_names``; see `images_of` and `labels_of` for
+            what they may be.
         size: height and width in pixels.
         where: keep the images whose column has this value, ``{"split": 0}``; classes left without images go.
 
     Raises:
-        UserError: missing or damaged file, pickled content, missing key, wrong type or shape, nothing left.
+        UserError: missing or damaged file, pickled content, missing key, an array that could mean two things, nothing
+            left.
     """
-    pack = _read(path, ("images", "labels", "class_names", *where))
-    images, labels, names = _images(path, pack), pack["labels"], pack["class_names"]
-    _expect(path, "labels", labels, "one integer an image", "iu", len(images))
-    _expect(path, "class_names", names, "a list of texts", "SU", names.size)
+    keys, pack = _read(path, tuple(where))
+    images, read = images_of(pack[keys.images], f"{path}: {keys.images}")
+    labels = labels_of(pack[keys.labels], pack[keys.names] if keys.names else None, len(images), str(path))
     keep = _selected(path, pack, where, len(images))
     full = ImageSet(
         images=resize_square(torch.from_numpy(images[keep]).permute(0, 3, 1, 2), size),
-        labels=torch.from_numpy(labels[keep].astype(np.int64)),
-        names=tuple(map(str, np.char.decode(names, errors="replace") if names.dtype.kind == "S" else names)),
+        labels=torch.from_numpy(labels.labels[keep]),
+        names=labels.names,
         source=" ".join([str(path), *(f"{column}={value}" for column, value in where.items())]),
+        notes=_notes(path, keys, read, labels),
     )
     return full.of_classes(full.counts().nonzero().flatten().tolist()) if where else full
 
 
-def _read(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray]:
+class Keys(NamedTuple):
+    """What the arrays of a pack are called; no names: None."""
+
+    images: str
+    labels: str
+    names: str | None
+
+
+def keys_of(files: list[str], path: Path) -> Keys:
+    """Which arrays are images, labels and names, by what they are called.
+
+    Raises:
+        UserError: none, or several.
+    """
+    found = [_one_of(files, known, path) for known in (IMAGES, LABELS, NAMES)]
+    for key, known in zip(found[:2], (IMAGES, LABELS), strict=True):
+        if key is None:
+            raise UserError(f"{path}: no key {known[0]!r} in the pack (or {', '.join(known[1:])}); it has "
+                            f"{', '.join(files) or 'none'}")
+    return Keys(str(found[0]), str(found[1]), found[2])
+
+
+def _one_of(files: list[str], known: tuple[str, ...], path: Path) -> str | None:
+    found = [name for name in files if name == known[0]] or [name for name in files if name.lower() in known]
+    if len(found) > 1:
+        raise UserError(f"{path}: {' and '.join(found)} could each be the {known[0]}; keep one or call it {known[0]!r}")
+    return found[0] if found else None
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> tuple[Keys, dict[str, NDArray]]:
     try:
         with np.load(path, allow_pickle=False) as pack:
-            missing = [key for key in keys if key not in pack]
-            if missing:
-                has = ", ".join(pack.files) or "none"
-                raise UserError(f"{path}: no key {missing[0]!r} in the pack; it has {has}")
-            return {key: pack[key] for key in keys}
+            keys = keys_of(pack.files, path)
+            if missing := [column for column in columns if column not in pack]:
+                raise UserError(f"{path}: no key {missing[0]!r} in the pack; it has {', '.join(pack.files)}")
+            return keys, {key: _array(pack, key, path) for key in (*keys, *columns) if key is not None}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; expected a .npz pack") from error
     except _DAMAGE as error:
         raise UserError(f"{path}: not a readable .npz pack without pickled content ({error})") from error
 
 
-def _images(path: Path, pack: Mapping[str, NDArray]) -> NDArray:
-    """``(N, H, W, 3)`` uint8."""
-    images = pack["images"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-        got = f"{images.dtype} {images.shape}"
-        raise UserError(f"{path}: images must be uint8 (N, H, W) or (N, H, W, 3), got {got}")
-    if images.size == 0:
-        raise UserError(f"{path}: the pack holds no images, its shape is {images.shape}")
-    return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
+def _array(pack: Mapping[str, NDArray], key: str, path: Path) -> NDArray:
+    try:
+        return pack[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise UserError(f"{path}: {key} is an array of Python objects, which are pickled content and never loaded; "
+                        f"save it as numbers or text, as np.array({key}.tolist()) makes it") from None
+
+
+def _notes(path: Path, keys: Keys, read: list[str], labels: Labels) -> tuple[str, ...]:
+    called = [f"{key!r} read as {known[0]}" for key, known in zip(keys, (IMAGES, LABELS, NAMES), strict=True)
+              if key not in (known[0], None)]
+    said = [*called, *read, *labels.notes]
+    return (f"{path}: {'; '.join(said)}",) if said else ()
 
 
 def _selected(path: Path, pack: Mapping[str, NDArray], where: Mapping[str, int], n: int) -> NDArray:
@@ -79,15 +120,10 @@ def _selected(path: Path, pack: Mapping[str, NDArray], where: Mapping[str, int],
     keep = np.ones(n, dtype=bool)
     for column, value in where.items():
         values = pack[column]
-        _expect(path, column, values, "one integer an image", "iub", n)
+        if values.dtype.kind not in "iub" or values.shape != (n,):
+            raise UserError(f"{path}: {column} must be one integer an image, got {values.dtype} {values.shape}")
         keep &= values == value
     if not keep.any():
         wanted = " and ".join(f"{column} = {value}" for column, value in where.items())
         raise UserError(f"{path}: no image has {wanted}")
     return keep
-
-
-def _expect(path: Path, key: str, array: NDArray, what: str, kinds: str, length: int) -> None:
-    """Raise unless ``array`` is ``(length,)`` and of one of the dtype ``kinds``."""
-    if array.dtype.kind not in kinds or array.shape != (length,):
-        raise UserError(f"{path}: {key} must be {what}, got {array.dtype} {array.shape}")
