@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 
 from latentprint.cli import main
 from latentprint.data.procedural import make_people
+from latentprint.engine.run import RunDir
+from latentprint.errors import UserError
 from latentprint.models.classifiers import build
 
 
@@ -91,9 +93,22 @@ def test_truncated_image(run: Run, people: Path) -> None:
     expect(run(*folder_data(people)), "2.png")
 
 
-def test_empty_class(run: Run, people: Path) -> None:
+def test_a_person_of_flat_photos(run: Run, people: Path) -> None:
+    for photo in (people / "person-000001").iterdir():
+        Image.new("L", (64, 64), 3).save(photo)
+    expect(run(*folder_data(people)), "images are nearly all of one value", "all of 'person-000001' are")
+
+
+def test_an_empty_folder_is_no_person_and_the_terminal_says_so(run: Run, people: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise UserError("stopped here")
+
     (people / "nobody").mkdir()
-    expect(run(*folder_data(people)), "nobody")
+    monkeypatch.setattr(RunDir, "open", stopped)
+    code, err, _ = run(*folder_data(people))
+    assert code == 2 and "error: stopped here" in err
+    assert "16 photos of 4 people read; passed over: 1 folder without photos (nobody)" in " ".join(err.split())
 
 
 def test_class_with_one_photo(run: Run, people: Path) -> None:

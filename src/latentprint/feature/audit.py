@@ -147,13 +147,13 @@ def prepare(config: FeatureConfig) -> Parts:
         UserError: settings, files or data that cannot be used.
     """
     images, warnings = load_images(config.data)
-    for warning in warnings:
-        say(warning)
     roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
     Epochs(len(images.train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
     victim, split = make_victim(config, images.train)
     metric = perceptual_metric(config.lpips, assets=config.assets)
     judge = load_asset(config.judge, config.assets) if config.people else None
+    for warning in warnings:
+        say(warning)
     return Parts(images, roles, victim, split, metric, judge, warnings)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from latentprint import checks
 from latentprint.config import config_hash
+from latentprint.data.classes import order_of
 from latentprint.data.faceregion import with_holes
 from latentprint.data.groups import read_groups
 from latentprint.data.people import load_people
@@ -26,7 +27,6 @@ from latentprint.engine.device import lay_out, peak_memory, pick_device
 from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
-from latentprint.errors import UserError
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, fixed, random_people, sample_seeds
 from latentprint.label.baselines.arms import check_baselines, draw_baselines
@@ -79,10 +79,10 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
     if is_main():
         check_out(out, resume)
     data, warnings = audit_data(config)
-    for warning in warnings:
-        say(warning)
     models = load_models(config, data)
     warnings += [f"{each.name}: {note}" for each in (models.victim, *models.evaluators) for note in each.notes]
+    for warning in warnings:
+        say(warning)
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
     run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
                             command=["latentprint", *sys.argv[1:]], data=data.hashes()))
@@ -153,12 +153,7 @@ def ordered(data: AuditData, classes: list[str] | None) -> AuditData:
     """
     if classes is None:
         return data
-    names = data.private_train.names
-    if sorted(classes) != sorted(names):
-        odd = sorted({*classes} ^ {*names})
-        raise UserError(f"victim.classes: {len(classes)} names, but {len(names)} private people"
-                        + (f", and '{odd[0]}' is not among both" if odd else "; a name is given twice"))
-    order = [names.index(name) for name in classes]
+    order = order_of(classes, data.private_train.names, data.private_train.source)
     return replace(data, private_train=data.private_train.of_classes(order),
                    private_heldout=data.private_heldout.of_classes(order))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from latentprint.config import Config
 from latentprint.data.people import PeopleConfig
@@ -74,6 +75,16 @@ class ModelConfig(Config):
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
     augment: float = Field(1.0, ge=0, le=5, description="how far the random views it is trained on go; 1: as the "
                                                         "attack's views, 0: the photos as they are")
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _written_out(cls, classes: Any) -> Any:
+        """YAML reads names such as 10 as numbers, and ``no`` as false, which cannot be undone."""
+        if not isinstance(classes, list):
+            return classes
+        if lost := [name for name in classes if name is None or isinstance(name, bool)]:
+            raise ValueError(f"one of the names reads as {json.dumps(lost[0])} in YAML; put such names in quotes")
+        return [str(name) if isinstance(name, int | float) else name for name in classes]
 
 
 class EvaluatorConfig(ModelConfig):

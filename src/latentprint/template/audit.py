@@ -151,8 +151,6 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     settings, own = config.data, config.recogniser
     data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
     warnings = [*data.notes, *data.validate(), *checks.enforce(checks.photos_of(data))]
-    for warning in warnings:
-        say(warning)
     recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser")
     judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}")
               for i, judge in enumerate(config.judges)]
@@ -175,6 +173,8 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     if "decoder" in config.attack.generators:
         pixel_loss(config.attack.loss.pixel)
     pairs = None if config.lfw is None else load_lfw_pairs(config.lfw.path, config.lfw.pairs, data.public.size)
+    for warning in warnings:
+        say(warning)
     return Parts(data, calibrators(data), recogniser, judges, surrogate, scheme, device, pairs), warnings
 
 
