@@ -51,6 +51,8 @@ def test_a_table_of_groups(tmp_path: Path) -> None:
     table = tmp_path / "groups.csv"
     table.write_text('name,age,group\nZoë,31,"50, or more"\nb,20,under 50\n', encoding="utf-8")
     assert read_groups(table, ["b", "Zoë"]) == ("under 50", "50, or more")
+    table.write_text("name,group\nZoe\u0308 , north\n", encoding="utf-8")
+    assert read_groups(table, ["Zo\u00eb"]) == ("north",)
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,19 @@ def test_people_in_the_order_of_the_outputs() -> None:
         ordered(data, [*names[1:], "nobody"])
     with pytest.raises(UserError, match="is named twice"):
         ordered(data, [*names, names[0]])
+
+
+def test_people_called_by_numbers_take_the_names_of_the_classes() -> None:
+    data, _ = audit_data(tiny())
+    count = data.private_train.n_classes
+    for first in (0, 1):
+        train, heldout = (replace(part, names=tuple(str(i + first) for i in range(count))[::-1])
+                          for part in (data.private_train, data.private_heldout))
+        given = [f"class {i}" for i in range(count)]
+        called = ordered(replace(data, private_train=train, private_heldout=heldout), given).private_train
+        assert called.names == tuple(given)
+        assert torch.equal(called.images[called.labels == 0], train.images[train.labels == count - 1])
+        assert f"called {first} to {first + count - 1}, which count victim.classes" in called.notes[-1]
 
 
 def test_the_check_finds_wrong_preprocessing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from helpers import run_cli
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from latentprint import checks
 from latentprint.data import align
@@ -21,9 +22,18 @@ from latentprint.data.folder import load_flat, load_folder, load_nested
 from latentprint.data.hf import load_hf
 from latentprint.data.listing import suffixes
 from latentprint.data.pixels import read_photos
+from latentprint.data.sources import FlatSource
 from latentprint.data.splits import AuditData
 from latentprint.data.values import Span, joint, reading, to_bytes, white_of
 from latentprint.errors import UserError
+from latentprint.pretrain.codec import CodecConfig
+from latentprint.pretrain.common import people_of
+from latentprint.pretrain.prior import PriorConfig
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTPRINT_CACHE", str(tmp_path / "cache"))
 
 
 def pixels(seed: int, *shape: int) -> NDArray[np.uint8]:
@@ -323,6 +333,15 @@ def test_a_photo_of_two_people_is_warned_of() -> None:
     train, heldout = data.take(torch.tensor([0, 3])), data.take(torch.tensor([1, 2]))
     assert AuditData(of([200, 210], ("c", "d"), [0, 1]), train, heldout).validate()[-1] == (
         "set: 1 photo is given as of two people, the first as 'a' and as 'b': one of the two is wrong")
+
+
+def test_a_codec_learns_from_single_photos(people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (people / "list.csv").write_text("x")
+    pool = people_of(CodecConfig(photos=1, data=FlatSource(path=people, size=32)))
+    assert len(pool) == pool.n_classes == 4 and pool.counts().tolist() == [1] * 4
+    assert "passed over: 1 file that is no image (.csv)" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValidationError):
+        PriorConfig(photos=1)  # it needs two photos of a person
 
 
 def test_attributes_are_learned_from_procedural_faces_alone(people: Path, tmp_path: Path,

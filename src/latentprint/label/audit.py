@@ -16,7 +16,7 @@ from torch import nn
 
 from latentprint import checks
 from latentprint.config import config_hash
-from latentprint.data.classes import order_of
+from latentprint.data.classes import numbered, order_of
 from latentprint.data.faceregion import with_holes
 from latentprint.data.groups import read_groups
 from latentprint.data.people import load_people
@@ -141,8 +141,9 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         data = replace(data, private_train=train, private_heldout=heldout)
     if any("diversity" in stage.active for stage in config.attack.resolved.stages):
         spread_within(torch.zeros(len(data.public), 1), data.public.labels)  # refuses one photo of each
+    data = ordered(data, config.victim.classes)
     found = checks.enforce(checks.photos_of(data))
-    return ordered(data, config.victim.classes), [*data.notes, *data.validate(), *found]
+    return data, [*data.notes, *data.validate(), *found]
 
 
 def ordered(data: AuditData, classes: list[str] | None) -> AuditData:
@@ -153,9 +154,15 @@ def ordered(data: AuditData, classes: list[str] | None) -> AuditData:
     """
     if classes is None:
         return data
-    order = order_of(classes, data.private_train.names, data.private_train.source)
-    return replace(data, private_train=data.private_train.of_classes(order),
-                   private_heldout=data.private_heldout.of_classes(order))
+    parts = data.private_train, data.private_heldout
+    names, source = parts[0].names, parts[0].source
+    if (order := numbered(classes, names)) is not None:
+        note = f"{source}: the people are called {names[order[0]]} to {names[order[-1]]}, which count victim.classes"
+        train, heldout = (replace(part.of_classes(order), names=tuple(classes), notes=(*part.notes, note))
+                          for part in parts)
+    else:
+        train, heldout = (part.of_classes(order_of(classes, names, source)) for part in parts)
+    return replace(data, private_train=train, private_heldout=heldout)
 
 
 @dataclass(frozen=True)
