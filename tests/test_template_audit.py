@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,23 @@ from latentprint.data.base import ImageSet
 from latentprint.data.procedural import make_people
 from latentprint.data.splits import AuditData
 from latentprint.metrics.perceptual import perceptual_metric
+from latentprint.metrics.verification import calibrate_scores
 from latentprint.report.pareto import Point, advice
 from latentprint.report.values import Measured
 from latentprint.template.audit import run_audit
 from latentprint.template.defenses import Scheme, make_scheme
-from latentprint.template.evaluate import STRICT, Bench, calibrators, make_system, per_person, score
+from latentprint.template.evaluate import (
+    STRICT,
+    ArmScores,
+    Bench,
+    calibrators,
+    impersonation,
+    leak,
+    make_system,
+    paired,
+    per_person,
+    score,
+)
 from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConfig
 from latentprint.template.protection import NoiseConfig, NoProtection, PolyProtectConfig
 from latentprint.template.recogniser import load_recogniser
@@ -49,7 +62,14 @@ def test_an_audit_writes_what_the_overview_promises_and_resumes_to_the_same_numb
         assert {"value", "low", "high"} <= set(found[key])
     drawn = {"decoder", "decoder_refined", "prior", "prior_refined"}
     assert set(found["arms"]) == {"floor", "nearest", "attack", "ceiling", *drawn} and found["best_attack"] in drawn
-    assert found["arms"]["attack"] == found["arms"][found["best_attack"]]
+    assert found["arms"]["attack"] == found["arms"][found["best_attack"]] == found["metrics"]
+    assert found["headline"] == "sar_type2_judge" and found["recovery"]["judge"] == "judge"
+    for key in ("attack", "floor", "ceiling"):  # the judge's, and beside them the attacked system's
+        assert found[key] == found["arms"][key]["sar_type2_judge"]
+        assert found["impersonation"][key] == found["arms"][key]["sar_type2"]
+        assert found["recovery"]["rank1"][key] == found["arms"][key]["reidentification_rate"]
+    assert found["impersonation"]["leak"]["value"] is not None and found["recovery"]["missing"] is None
+    assert {"match_rate", "similarity", "type1", "type2", "n"} <= set(found["per_identity"][0])
     assert found["arms"]["ceiling"]["sar_type1"]["value"] == 1.0 and found["recovered_similarity"]["value"] > 0.999
     for key in ("sar_type1", "sar_type2", "sar_type1_fmr_0.01", "sar_type2_judge", "reidentification_rate", "psnr"):
         assert key in found["metrics"], key
@@ -57,7 +77,8 @@ def test_an_audit_writes_what_the_overview_promises_and_resumes_to_the_same_numb
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert any("gradient_l2" in row and "gradient_info_nce" in row for row in rows)
     page = (out / "report.html").read_text()
-    assert "Mean public face" in page and "SAR type II" in page
+    assert "Mean public face" in page and "SAR type II" in page and "Impersonation of teacher" in page
+    assert "by the judge, judge." in page
 
     code, err, out = run("audit template", *settings, more=("--resume",))
     assert code == 0, err
@@ -115,6 +136,10 @@ def test_protections_are_compared_on_one_page(run: Run) -> None:
     table = section(out)["protections"]
     assert [row["name"] for row in table] == ["none", "quantise", "polyprotect"]
     assert [row["stored_bits"] for row in table][:2] == [512 * 32, 512]
+    assert "recovery_reduction" not in table[0] and table[1]["recovery_reduction"]["value"] == pytest.approx(
+        table[0]["recovery"]["value"] - table[1]["recovery"]["value"])
+    assert table[1]["sar_reduction"]["value"] == pytest.approx(
+        table[0]["sar_type2"]["value"] - table[1]["sar_type2"]["value"])
     assert "tar_cost" not in table[0] and table[1]["tar_cost"]["value"] == pytest.approx(
         table[0]["tar"]["value"] - table[1]["tar"]["value"])
     assert table[0]["recovered_similarity"]["value"] > 0.999 > table[1]["recovered_similarity"]["value"]
@@ -129,6 +154,7 @@ def test_the_protection_that_is_audited_is_among_those_compared(run: Run) -> Non
     assert [row["name"] for row in found["protections"]] == ["none", "partial (kept 0.25)", "quantise"]
     own = found["protections"][1]
     assert own["stored_bits"] == 512 // 4 * 32 and own["sar_type2"] == found["metrics"]["sar_type2"]
+    assert own["recovery"] == found["attack"] and own["leak"] == found["leak"]
 
 
 # ---- evaluation, with a known answer ----
@@ -187,6 +213,48 @@ def test_without_evaluation_people_public_ones_calibrate(people: AuditData) -> N
     assert all(row["similarity"] > 0.3 for row in rows)
 
 
+def scores_of(judge: list[float], attacked: list[float]) -> ArmScores:
+    owners = np.arange(len(judge))
+    return ArmScores({name: (np.array(values), owners) for name, values in (
+        ("sar_type2_judge", judge), ("sar_type2", attacked), ("sar_type1", attacked),
+        ("template_similarity_judge", judge))}, torch.zeros(len(judge), 3, 8, 8), {})
+
+
+def test_the_leak_is_the_judges_and_impersonation_has_its_own(people: AuditData) -> None:
+    """Half of the faces pass the attacked system and none the judge: that system was fooled, no face came back."""
+    judged = bench(people, make_scheme(NoProtection(), 512, 0))
+    arms = {"attack": scores_of([0, 0, 0, 0], [1, 1, 0, 0]), "floor": scores_of([0] * 4, [0] * 4),
+            "ceiling": scores_of([1] * 4, [1] * 4)}
+    assert leak(judged, arms)["value"] == 0.0
+    found = impersonation(judged, arms)
+    assert found["leak"]["value"] == 0.5 == found["attack"]["value"] and found["system"] == "teacher"
+    assert (found["floor"]["value"], found["ceiling"]["value"], found["type1"]["value"]) == (0.0, 1.0, 0.5)
+    assert paired(judged, arms["attack"], arms["floor"])["value"] == 0.0
+    assert paired(judged, arms["attack"], arms["floor"], "sar_type2")["value"] == 0.5
+
+
+def test_without_a_judge_there_is_no_headline_and_no_rank(people: AuditData) -> None:
+    judged = bench(people, make_scheme(NoProtection(), 512, 0))
+    alone = replace(judged, judges=[])
+    own = score(alone, people.private_train.floats())
+    assert "reidentification_rate" not in own.values and np.isnan(own.hits()[0]).all()
+    assert own.values["sar_type2"][0].mean() > 0.9
+    assert leak(alone, dict.fromkeys(("attack", "floor", "ceiling"), own))["value"] is None
+    assert {row["match_rate"] for row in per_person(alone, own)} == {None}
+    assert alone.missing is not None and "no independent recogniser judges" in alone.missing and judged.missing is None
+    few = calibrate_scores(torch.eye(20), torch.arange(20), (1e-2, STRICT))
+    weak = replace(judged, judges=[replace(judged.judges[0], calibration=few)])
+    assert weak.missing is not None and "needs 1,000 impostor comparisons and has 380" in weak.missing
+
+
+def test_the_first_judge_decides_whatever_judges_are_called(people: AuditData) -> None:
+    judged = bench(people, make_scheme(NoProtection(), 512, 0))
+    own, other = judged.judges[0], judged.attacked
+    named = replace(judged, judges=[replace(other, name="mine"), own])
+    assert list(named.systems) == ["", "_judge", "_judge_as_named"] and named.systems["_judge"].name == "mine"
+    assert list(replace(judged, judges=[own, replace(other, name="mine")]).systems) == ["", "_judge", "_mine"]
+
+
 # ---- what is refused ----
 
 
@@ -225,7 +293,20 @@ def test_too_few_strangers_leave_the_headline_unmeasured_and_say_so(run: Run) ->
     assert report["channels"]["template"]["leak"]["value"] is None
     assert {row["match_rate"] for row in report["channels"]["template"]["per_identity"]} == {None}
     assert any("no threshold at FMR 0.001" in warning for warning in report["warnings"])
+    assert report["channels"]["template"]["headline"] == "sar_type2_judge"
+    assert "Recovery of the face was not measured, for the judge 'judge' has no threshold at FMR 0.001" in (
+        report["channels"]["template"]["verdict"])
     assert "not measured" in (out / "report.html").read_text()
+
+
+def test_without_judges_the_headline_is_missing(run: Run) -> None:
+    code, err, out = run("audit template", "judges=[]")
+    assert code == 0, err
+    found = section(out)
+    assert found["leak"]["value"] is found["attack"]["value"] is None and found["grade"] == "inconclusive"
+    assert found["impersonation"]["attack"]["value"] is not None
+    assert any("no independent recogniser judges" in warning
+               for warning in json.loads((out / "report.json").read_text())["warnings"])
 
 
 def test_other_photos_may_lie_elsewhere(run: Run, tmp_path: Path) -> None:

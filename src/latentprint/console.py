@@ -16,6 +16,7 @@ from latentprint.report.build import verdict
 from latentprint.report.conclusive import state
 from latentprint.report.gauge import Gauge, gauge
 from latentprint.report.grades import INCONCLUSIVE, Headline
+from latentprint.report.impersonation import Impersonation
 from latentprint.report.names import ARMS, title
 from latentprint.report.values import flatten, mapping, scalar
 from latentprint.report.view import LEAK
@@ -30,6 +31,8 @@ def summary(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _arms(title(name), head)
         if (placed := gauge(head)) is not None:
             yield Text(f"  floor {line(placed)} ceiling")
+        if (second := Impersonation.of(mapping(section))) is not None:
+            yield Text(f"  {second.title}", style="bold")
         yield Text(verdict(mapping(section)), style="yellow" if state(mapping(section)) is INCONCLUSIVE else "")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from latentprint.report import names
 from latentprint.report.conclusive import Reason, doubts, reasons, state
 from latentprint.report.grades import NO_LEAK, Headline, grade
+from latentprint.report.impersonation import Impersonation, disagreement, missing, ranked_first
 from latentprint.report.values import Measured, mapping, number, percent, sequence, text
 
 LOW_EVALUATOR_ACCURACY = 0.90
@@ -31,10 +32,13 @@ def verdict(section: Mapping[str, Any]) -> str:
     Never raises: what was not measured is said to be so.
     """
     head = Headline.of(section)
-    why = reasons(section)
+    why, second = reasons(section), Impersonation.of(section)
+    passed = second.explained if second is not None else ""
     if head.attack.value is None:
-        return f"Inconclusive: the attack's headline number was not measured. {_said(why)}".strip()
-    sentences = [_inconclusive(why), _reached(head), _ends(head), _leak(head, bool(why))]
+        said = ("Inconclusive: the attack's headline number was not measured.", missing(section) or _said(why), passed)
+        return " ".join(sentence for sentence in said if sentence)
+    sentences = [_inconclusive(why), _reached(head), ranked_first(section), _ends(head), _leak(head, bool(why)), passed,
+                 disagreement(section)]
     sentences += [] if why else [_hidden(section)]
     if head.has_room:
         sentences += [_against_baseline(head), _against_prior(head)]
@@ -58,6 +62,9 @@ def cautions(section: Mapping[str, Any]) -> list[str]:
 def _reached(head: Headline) -> str:
     value, interval = head.metric.show(head.attack.value), head.metric.interval(head.attack, " to ")
     behind = f" (95% interval {interval})" if interval else ""
+    if head.is_recovery:
+        return ("Given a stored template and public photos, the attack drew a face that the independent judge accepts "
+                f"as the person, against another photo, for {value} of the comparisons{behind}.")
     if not head.is_match_rate:
         return f"The attack reaches {value}{behind} on {head.metric.in_text}."
     return ("Given only this classifier and public photos, the attack drew a face that an independent "
@@ -66,6 +73,8 @@ def _reached(head: Headline) -> str:
 
 def _ends(head: Headline) -> str:
     floor, ceiling = head.metric.show(head.floor.value), head.metric.show(head.ceiling.value)
+    if head.is_recovery:
+        return f"It accepts the mean public face for {floor} (floor) and the enrolled photos for {ceiling} (ceiling)."
     if not head.is_match_rate:
         return f"The floor is {floor}, the ceiling {ceiling}."
     without = f"it would be {floor}" if head.floor else "the rate was not measured"

@@ -14,6 +14,9 @@ from typing import Any
 from latentprint.report import names
 from latentprint.report.values import Measured, mapping, text
 
+#: Headline metric of the template channel: recovery of the face by the first judge.
+RECOVERY = "sar_type2_judge"
+
 
 @dataclass(frozen=True)
 class Grade:
@@ -51,6 +54,7 @@ class Headline:
     metric: names.Metric
     subject: str
     is_match_rate: bool
+    is_recovery: bool
     leak: Measured
     attack: Measured
     floor: Measured
@@ -69,7 +73,8 @@ class Headline:
             return Measured.of(section.get(key)) or Measured.of(mapping(arms.get(key)).get(name))
 
         subject = "a stored template" if name.startswith("sar_") else "this model"
-        return cls(names.metric(name), subject, name == "identity_match_rate", Measured.of(section.get("leak")),
+        return cls(names.metric(name), subject, name == "identity_match_rate", name == RECOVERY,
+                   Measured.of(section.get("leak")),
                    *(find(key) for key in ("attack", "floor", "ceiling", "prior_ceiling", "pseudo_label",
                                            "gain_over_pseudo_label")))
 

@@ -37,10 +37,15 @@ class Metric:
 METRICS = {
     "identity_match_rate": Metric("Identity match", True, "more",
                                   "share of images that the judge accepts as the right person at FMR 1e-3"),
+    "sar_type2_judge": Metric("Recovery of the face", True, "more",
+                              "share of reconstructions that the independent judge accepts as the person against "
+                              "another photo, at FMR 1e-3"),
     "sar_type2": Metric("SAR type II", True, "more",
-                        "share of reconstructions accepted against another photo of the person at FMR 1e-3"),
+                        "share of reconstructions accepted against another photo of the person at FMR 1e-3, by the "
+                        "attacked recogniser unless another is named"),
     "sar_type1": Metric("SAR type I", True, "more",
-                        "share of reconstructions accepted against the template that leaked, at FMR 1e-3"),
+                        "share of reconstructions accepted against the template that leaked, at FMR 1e-3, by the "
+                        "attacked recogniser unless another is named"),
     "template_similarity": Metric("Similarity", False, "more", "mean cosine to other photos of the person"),
     "variance_recovered": Metric("Variance recovered", True, "more",
                                  "share of the pixels' variance that came back: 1 - MSE / MSE of the mean image"),

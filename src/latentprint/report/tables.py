@@ -5,7 +5,7 @@ Any key may be missing or of another type: such a cell says "not measured".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -176,6 +176,7 @@ def _accuracy_cell(raw: object) -> Cell:
     return Cell(f"{100 * measured.value:.1f}%", names.METRICS["top1"].interval(measured), measured.value)
 
 
+SHARE = names.Metric("", is_share=True)
 DEFENCE = (("Accuracy on held-out photos", "accuracy"), ("Leak", "leak"), ("Attack", "attack"),
            ("Pseudo-label baseline", "pseudo_label"))
 
@@ -212,8 +213,8 @@ def points_cell(difference: Measured, word: str = "") -> Cell:
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
 BARRED = "match_rate"
 PEOPLE = {
-    "match_rate": ("Identity match", True), "type1": ("SAR type I", True), "similarity": ("Similarity", False),
-    "top1": ("Top-1", True),
+    "match_rate": ("Identity match", True), "similarity": ("Similarity", False),
+    "type1": ("SAR type I", True), "type2": ("SAR type II", True), "top1": ("Top-1", True),
     "floor_match_rate": ("Floor", True), "ceiling_match_rate": ("Ceiling", True), "n": ("Images", False),
 }
 
@@ -264,28 +265,34 @@ def variants_table(section: Mapping[str, Any]) -> Table:
             "recommended" if row.get("name") == best else "") for row in rows if row))
 
 
-PROTECTED = (("sar_type1", "SAR type I"), ("sar_type2", "SAR type II"))
+#: Columns of ways to store a template, by the row's key, and how each is shown; those that no row has are left out.
+PROTECTED: Mapping[str, tuple[Column, Callable[[object], Cell]]] = {
+    "stored_bits": (Column("Bits stored", "of one template"), lambda raw: _count_cell(raw)),
+    "tar": (Column("True accepts", "of real photos at FMR 1e-3"), lambda raw: measured_cell(SHARE, Measured.of(raw))),
+    "tar_cost": (Column("Lost, points", "of true accepts, paired"), lambda raw: points_cell(Measured.of(raw))),
+    "recovered_similarity": (Column("Template recovered", "cosine of the likeliest template to the true one", "more"),
+                             lambda raw: measured_cell(names.Metric(""), Measured.of(raw))),
+    "leak": (Column("Leak", "", "more"), lambda raw: measured_cell(SHARE, Measured.of(raw))),
+    "recovery": (Column("Recovery", names.METRICS["sar_type2_judge"].help, "more"),
+                 lambda raw: measured_cell(SHARE, Measured.of(raw))),
+    "recovery_reduction": (Column("Saved, points", "of recovery, paired"), lambda raw: points_cell(Measured.of(raw))),
+    "sar_type1": (Column("SAR type I", names.METRICS["sar_type1"].help, "more"),
+                  lambda raw: measured_cell(SHARE, Measured.of(raw))),
+    "sar_type2": (Column("SAR type II", names.METRICS["sar_type2"].help, "more"),
+                  lambda raw: measured_cell(SHARE, Measured.of(raw))),
+    "sar_reduction": (Column("Saved, points", "of SAR type II, paired"), lambda raw: points_cell(Measured.of(raw))),
+}
 
 
 def protections_table(section: Mapping[str, Any]) -> Table:
     """How templates were stored: bits, recognition, what the adversary made of it, and differences from the first."""
-    rows = [mapping(entry) for entry in sequence(section.get("protections"))]
-    share = names.Metric("", is_share=True)
+    rows = [row for row in map(mapping, sequence(section.get("protections"))) if row]
     best = mapping(section.get("recommended")).get("name")
-    columns = (Column("Bits stored", "of one template"), Column("True accepts", "of real photos at FMR 1e-3"),
-               Column("Lost, points", "of true accepts, paired"),
-               Column("Template recovered", "cosine of the likeliest template to the true one", "more"),
-               *(Column(label, names.metric(key).help, "more") for key, label in PROTECTED),
-               Column("Saved, points", "of SAR type II, paired"), Column("Leak", "", "more"))
-    return Table(columns, tuple(
+    shown = {key: how for key, how in PROTECTED.items() if any(key in row for row in rows)}
+    return Table(tuple(column for column, _ in shown.values()), tuple(
         Row(text(row.get("name"), "(unnamed)"),
-            (_count_cell(row.get("stored_bits")), measured_cell(share, Measured.of(row.get("tar"))),
-             points_cell(Measured.of(row.get("tar_cost"))) if "tar_cost" in row else Cell("–"),
-             measured_cell(names.Metric(""), Measured.of(row.get("recovered_similarity"))),
-             *(measured_cell(share, Measured.of(row.get(key))) for key, _ in PROTECTED),
-             points_cell(Measured.of(row.get("sar_reduction"))) if "sar_reduction" in row else Cell("–"),
-             measured_cell(share, Measured.of(row.get("leak")))),
-            "recommended" if row.get("name") == best else "") for row in rows if row))
+            tuple(cell(row[key]) if key in row else Cell("–") for key, (_, cell) in shown.items()),
+            "recommended" if row.get("name") == best else "") for row in rows))
 
 
 COST = {

@@ -12,6 +12,7 @@ from latentprint.report.build import cautions, verdict
 from latentprint.report.conclusive import Reason, reasons, state
 from latentprint.report.gauge import Gauge, gauge
 from latentprint.report.grades import Grade, Headline
+from latentprint.report.impersonation import Impersonation
 from latentprint.report.pictures import Picture
 from latentprint.report.tables import (
     Table,
@@ -72,6 +73,7 @@ class Channel:
     head: Headline
     grade: Grade
     reasons: tuple[Reason, ...]
+    impersonation: Impersonation | None
     verdict: str
     cautions: tuple[str, ...]
     gauge: Gauge | None
@@ -166,6 +168,7 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         head=head,
         grade=state(section),
         reasons=tuple(reasons(section)),
+        impersonation=Impersonation.of(section),
         verdict=verdict(section),
         cautions=tuple(cautions(section)),
         gauge=gauge(head),

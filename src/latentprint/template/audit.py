@@ -36,12 +36,15 @@ from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
     HEADLINE,
     LOOSE,
+    RANK1,
     STRICT,
+    UNKNOWN,
     ArmScores,
     Bench,
     Calibrators,
     arm_section,
     calibrators,
+    impersonation,
     leak,
     make_system,
     paired,
@@ -125,10 +128,13 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
         described, flags = surrogate_section(config, parts, own)
         section["surrogate"] = described
         warnings += flags
-    warnings += later_flags(bench, arms["attack"].pictures) + ([drawn.note] if drawn.note else [])
+    warnings += [*([bench.missing] if bench.missing else []), *later_flags(bench, arms["attack"].pictures),
+                 *([drawn.note] if drawn.note else [])]
     if is_main():
         section["figures"] = draw_figures(run.path, bench, arms, list(drawn.pictures))
         section["grid"] = "images/grid.png"
+        by = f"the judge, {bench.judges[0].name}" if bench.judges else "the attacked recogniser"
+        section["grid_caption"] = f"Numbers: similarity to other photos of the person by {by}."
     if before_verdict is not None:
         before_verdict(Audited(config, parts, inversion, bench, arms, section, run.path))
     section |= concluded(section)
@@ -250,8 +256,12 @@ def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
     sections = {name: arm_section(bench, arm) for name, arm in arms.items()}
     section: dict[str, Any] = {"headline": HEADLINE, "arms": sections, "metrics": sections["attack"]}
     for name in ("attack", "floor", "ceiling"):
-        section[name] = sections[name][HEADLINE]
+        section[name] = sections[name].get(HEADLINE, UNKNOWN)
     section["leak"] = leak(bench, arms)
+    section["recovery"] = {"judge": bench.judges[0].name if bench.judges else None, "missing": bench.missing,
+                           "rank1": {name: sections[name].get(RANK1, UNKNOWN)
+                                     for name in ("attack", "floor", "ceiling")}}
+    section["impersonation"] = impersonation(bench, arms)
     section["gain_over"] = {"nearest": paired(bench, arms["attack"], arms["nearest"])}
     section["per_identity"] = per_person(bench, arms["attack"])
     section["attacked"] = system_section(bench.attacked)

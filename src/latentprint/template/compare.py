@@ -16,7 +16,18 @@ from latentprint.report.pareto import Point, advice, pareto_plot
 from latentprint.report.values import Measured
 from latentprint.template.audit import Audited, recovered_similarity, run_audit
 from latentprint.template.defenses import Scheme, make_scheme
-from latentprint.template.evaluate import Bench, arm_section, leak, make_system, paired, recognition, score
+from latentprint.template.evaluate import (
+    HEADLINE,
+    IMPERSONATION,
+    UNKNOWN,
+    Bench,
+    arm_section,
+    leak,
+    make_system,
+    paired,
+    recognition,
+    score,
+)
 from latentprint.template.presets import TemplateConfig
 from latentprint.template.protection import NoProtection, Protection, described
 from latentprint.template.victim import TemplateVictim
@@ -79,7 +90,10 @@ def compared(audited: Audited, protection: Protection) -> Found:
 
 
 def rows(bench: Bench, found: Sequence[Found]) -> list[dict[str, Any]]:
-    """For report.json a row a protection; differences are from the first, paired photo by photo."""
+    """For report.json a row a protection; differences are from the first, paired photo by photo.
+
+    Leak and recovery are by the judge; ``sar_type1`` and ``sar_type2`` by the attacked system as it stores templates.
+    """
     first = found[0]
     table = []
     for each in found:
@@ -88,11 +102,12 @@ def rows(bench: Bench, found: Sequence[Found]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "name": described(each.protection), "stored_bits": int(system.database.stored.shape[1] * each.scheme.bits),
             "tar": bench.mean(each.accepted, system.genuine_owners), "recovered_similarity": each.recovered,
-            "leak": leak(each.bench, each.arms),
+            "leak": leak(each.bench, each.arms), "recovery": metrics.get(HEADLINE, UNKNOWN),
             **{name: metrics[name] for name in metrics if name.startswith(("sar_type1", "sar_type2"))}}
         if each is not first:
             row["tar_cost"] = bench.mean(first.accepted - each.accepted, system.genuine_owners)
-            row["sar_reduction"] = paired(bench, first.arms["attack"], each.arms["attack"])
+            row["recovery_reduction"] = paired(bench, first.arms["attack"], each.arms["attack"])
+            row["sar_reduction"] = paired(bench, first.arms["attack"], each.arms["attack"], IMPERSONATION)
         table.append(row)
     return table
 

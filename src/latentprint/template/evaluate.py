@@ -1,9 +1,10 @@
-"""From reconstructions to numbers: is the face accepted as the person, where its template leaked and elsewhere?
+"""From reconstructions to numbers: did the face come back, and does the attacked system accept it?
 
 Success attack rate (SAR) type I: a reconstruction is accepted against the very template that leaked; type II: against
-that of another photo of the person. A threshold belongs to a recogniser and a protection, and is set by strangers among
-the evaluation people at a false match rate. Source: the protocol of Otroshi Shahreza et al. (GaFaR, and bob's
-tifs2024 experiments).
+that of another photo of the person. Type II by the attacked recogniser is *impersonation* of that system, which the
+attack optimised; type II by the first judge, which no attack uses, is *recovery* of the face, the headline. A threshold
+belongs to a recogniser and a protection, and is set by strangers among the evaluation people at a false match rate.
+Source: the protocol of Otroshi Shahreza et al. (GaFaR, and bob's tifs2024 experiments).
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ from latentprint.template.recogniser import Embedder
 from latentprint.template.victim import Database, checked_templates
 
 STRICT, LOOSE = 1e-3, 1e-2
-HEADLINE = "sar_type2"
+#: Recovery of the face by the first judge, and impersonation of the attacked system.
+HEADLINE, IMPERSONATION = "sar_type2_judge", "sar_type2"
+RANK1 = "reidentification_rate"
+UNKNOWN: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0}
 #: Metrics within [0, 1] begin so.
-RATES = ("sar_type", "reidentification_rate")
+RATES = ("sar_type", RANK1)
 #: False match rates of the curves.
 CURVE = tuple(float(x) for x in np.geomspace(1e-4, 1e-1, 19))
 #: Keys of evaluation people begin here; those of enrolled people at 0.
@@ -154,7 +158,8 @@ class Bench:
     """All that judges.
 
     Attributes:
-        attacked: the system whose templates leaked. judges: other recognisers, unprotected.
+        attacked: the system whose templates leaked. judges: other recognisers, unprotected; the first decides the
+            headline.
         photos: the P enrolled photos, in order of person. gallery: other photos of the same people.
     """
 
@@ -170,11 +175,31 @@ class Bench:
     def people(self) -> int:
         return len(self.photos)
 
+    @property
+    def systems(self) -> dict[str, System]:
+        """By what their metrics end in: nothing for the attacked system, ``_judge`` for the first judge, whatever it
+        is called, and the names of further ones."""
+        names = [f"_{judge.name}" if judge.name != "judge" else "_judge_as_named" for judge in self.judges]
+        return dict(zip(("", "_judge", *names[1:]), (self.attacked, *self.judges), strict=False))
+
+    @property
+    def missing(self) -> str | None:
+        """Why recovery of the face cannot be measured, in a sentence; None where it can."""
+        if not self.judges:
+            return ("recovery of the face was not measured, for no independent recogniser judges: name one that the "
+                    "attack does not use (judges)")
+        judge = self.judges[0]
+        if np.isnan(judge.calibration.thresholds[STRICT]):
+            return (f"recovery of the face was not measured, for the judge '{judge.name}' has no threshold at FMR "
+                    f"{STRICT:g}: it needs {round(1 / STRICT):,} impostor comparisons and has "
+                    f"{judge.calibration.n_impostor:,}; give it more people (data.evaluation)")
+        return None
+
     def mean(self, values: Floats, owners: NDArray[np.int64],
              method: Method = bootstrap_by_identity) -> dict[str, Any]:
         """With an interval over people, for report.json; nulls where a value is unknown."""
         if not np.isfinite(values).all():
-            return {"value": None, "low": None, "high": None, "n": 0}
+            return dict(UNKNOWN)
         return method(values, owners, n_resamples=self.resamples, seed=self.seed).to_json()
 
 
@@ -186,9 +211,12 @@ class ArmScores:
     pictures: Tensor
     curve: Mapping[str, Floats]
 
-    def hits(self) -> tuple[Floats, NDArray[np.int64]]:
-        """The headline."""
-        return self.values[HEADLINE]
+    def hits(self, metric: str = HEADLINE) -> tuple[Floats, NDArray[np.int64]]:
+        """The headline's values, or those of another metric; NaN where there is no judge."""
+        if metric in self.values:
+            return self.values[metric]
+        owners = self.values[IMPERSONATION][1]
+        return np.full(len(owners), np.nan), owners
 
 
 def score(bench: Bench, pictures: Tensor) -> ArmScores:
@@ -196,8 +224,7 @@ def score(bench: Bench, pictures: Tensor) -> ArmScores:
     everyone, owners = np.arange(bench.people), bench.attacked.owners.numpy()
     values: dict[str, tuple[Floats, NDArray[np.int64]]] = {}
     curve: dict[str, Floats] = {}
-    for system in (bench.attacked, *bench.judges):
-        suffix = "" if system is bench.attacked else f"_{system.name}"
+    for suffix, system in bench.systems.items():
         templates = embed(system.recogniser, pictures)
         first, second = system.type1(templates).double().numpy(), system.type2(templates).double().numpy()
         for fmr, extra in ((STRICT, ""), (LOOSE, "_fmr_0.01")):
@@ -206,10 +233,11 @@ def score(bench: Bench, pictures: Tensor) -> ArmScores:
             values[f"sar_type2{extra}{suffix}"] = _above(second, threshold), owners
         values[f"template_similarity{suffix}"] = second, owners
         curve[system.name] = np.array([_above(second, system.curve[fmr]).mean() for fmr in CURVE])
-    judge = bench.judges[0].recogniser if bench.judges else bench.attacked.recogniser
-    gallery = embed(judge, bench.gallery.images)
-    hits = reidentification(embed(judge, pictures), torch.arange(bench.people), gallery, bench.gallery.labels)
-    values["reidentification_rate"] = hits.double().numpy(), everyone
+    if bench.judges:
+        judge = bench.judges[0].recogniser
+        gallery = embed(judge, bench.gallery.images)
+        hits = reidentification(embed(judge, pictures), torch.arange(bench.people), gallery, bench.gallery.labels)
+        values[RANK1] = hits.double().numpy(), everyone
     references = bench.photos.floats()
     values["psnr"] = psnr(pictures, references).double().numpy(), everyone
     if min(pictures.shape[-2:]) > 2 * SSIM_MARGIN:
@@ -225,30 +253,42 @@ def arm_section(bench: Bench, arm: ArmScores) -> dict[str, Any]:
             "n_images": len(arm.pictures)}
 
 
-def leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
-    """(attack - floor) / (ceiling - floor) on the headline."""
-    three = [arms[name].hits() for name in ("attack", "floor", "ceiling")]
+def leak(bench: Bench, arms: Mapping[str, ArmScores], metric: str = HEADLINE) -> dict[str, Any]:
+    """(attack - floor) / (ceiling - floor) on the headline, or on another metric."""
+    three = [arms[name].hits(metric) for name in ("attack", "floor", "ceiling")]
     if not all(np.isfinite(values).all() for values, _ in three):
-        return {"value": None, "low": None, "high": None, "n": 0}
+        return dict(UNKNOWN)
     return rate_leak_interval(*(Arm(*each) for each in three), n_resamples=bench.resamples, seed=bench.seed).to_json()
 
 
-def paired(bench: Bench, first: ArmScores, second: ArmScores) -> dict[str, Any]:
-    """Headline of one arm minus that of another, photo by photo."""
-    (a, owners), (b, _) = first.hits(), second.hits()
+def impersonation(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
+    """How often the attacked system itself accepts reconstructions, for report.json: type II, and type I beside it."""
+    known = {name: bench.mean(*arms[name].hits(IMPERSONATION), rate_interval)
+             for name in ("attack", "floor", "ceiling")}
+    return {"metric": IMPERSONATION, "system": bench.attacked.name, "leak": leak(bench, arms, IMPERSONATION), **known,
+            "type1": bench.mean(*arms["attack"].hits("sar_type1"), rate_interval)}
+
+
+def paired(bench: Bench, first: ArmScores, second: ArmScores, metric: str = HEADLINE) -> dict[str, Any]:
+    """Headline, or another metric, of one arm minus that of another, photo by photo."""
+    (a, owners), (b, _) = first.hits(metric), second.hits(metric)
     return bench.mean(a - b, owners, difference_interval)
 
 
 def per_person(bench: Bench, arm: ArmScores) -> list[dict[str, Any]]:
-    """For report.json a row a person; None where there is no threshold to be accepted by."""
-    hits, owners = arm.hits()
-    likeness = arm.values["template_similarity"][0]
+    """For report.json a row a person: by the first judge, and beside it what the attacked system accepts. None where
+    there is no threshold, or no judge."""
+    owners = arm.hits()[1]
     n = np.bincount(owners, minlength=bench.people)
-    accepted = np.bincount(owners, hits, minlength=bench.people) / n.clip(1)
-    alike = np.bincount(owners, likeness, minlength=bench.people) / n.clip(1)
-    first = arm.values["sar_type1"][0]
-    return [{"identity": name, "type1": _known(first[i]), "match_rate": _known(accepted[i]),
-             "similarity": float(alike[i]), "n": int(n[i])} for i, name in enumerate(bench.photos.names)]
+
+    def of_each(metric: str) -> Floats:
+        found: Floats = np.bincount(owners, arm.hits(metric)[0], minlength=bench.people) / n.clip(1)
+        return found
+
+    columns = {"match_rate": of_each(HEADLINE), "similarity": of_each("template_similarity_judge"),
+               "type1": arm.hits("sar_type1")[0], "type2": of_each(IMPERSONATION)}
+    return [{"identity": name, **{key: _known(values[i]) for key, values in columns.items()}, "n": int(n[i])}
+            for i, name in enumerate(bench.photos.names)]
 
 
 def system_section(system: System) -> dict[str, Any]:
@@ -266,12 +306,14 @@ def protocol(bench: Bench, by: Calibrators, facts: Mapping[str, Any]) -> dict[st
     found: dict[str, Any] = {
         "enrolled": f"{bench.people} people, one photo each", "other_photos": len(bench.gallery),
         "type1": "accepted against the template that leaked", "type2": "accepted against other photos of the person",
+        "headline": "type II by the first judge",
+        "best_attack": "of several generators, chosen by the adversary's recogniser on what leaked, not by a judge",
         "fmr": STRICT, "calibration": f"{len(by.enrolled)} {by.people}, one photo enrolled, {len(by.probes)} probes",
         "perceptual_metric": bench.perceptual.name, "transferred_to": [system.name for system in bench.judges],
         "interval": f"95% over people, {bench.resamples} resamples: Gaffke's of rates, bootstrap of others", **facts,
     }
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
-    return {"name": "template/v1", "hash": digest, **found}
+    return {"name": "template/v2", "hash": digest, **found}
 
 
 def _own(scheme: Scheme, probes: Tensor, stored: Tensor, keys: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from latentprint.report import figures, names
 from latentprint.report.curves import rate_curves, share_curves
 from latentprint.report.plots import similarity_histogram
 from latentprint.report.sheets import picture_table
-from latentprint.template.evaluate import CURVE, STRICT, ArmScores, Bench
+from latentprint.template.evaluate import CURVE, STRICT, ArmScores, Bench, System
 
 #: People on the sheet.
 SHOWN = 10
@@ -28,37 +28,42 @@ def draw_figures(run_dir: Path, bench: Bench, arms: Mapping[str, ArmScores],
     """
     folder = run_dir / "images"
     sheet(folder / "grid.png", bench, arms, drawn)
-    attacked, attack = bench.attacked, arms["attack"]
+    attack, (suffix, shown) = arms["attack"], judging(bench)
+    by = f"{'the judge' if suffix else 'the attacked recogniser'} ({shown.name})"
     listed = [{"file": "images/similarity.png", "title": "Similarity to other photos of the person", "caption": (
-                   f"By the attacked recogniser ({attacked.name}): strangers, the same person in real photos, and "
-                   "reconstructions.")},
+                   f"By {by}: strangers, the same person in real photos, and reconstructions.")},
               {"file": "images/sar.png", "title": "Success by false match rate", "caption": (
                   "SAR type II of the attack by each recogniser: the share of reconstructions accepted against another "
                   "photo of the person, where so many strangers are.")},
               {"file": "images/roc.png", "title": "Recognition", "caption": (
                   "True accept rate of real photos by false match rate, for templates as they are stored.")}]
-    similarity_histogram(attacked.genuine, attacked.strangers[:: max(1, len(attacked.strangers) // 20_000)],
-                         attack.values["template_similarity"][0], attacked.calibration.thresholds[STRICT],
+    similarity_histogram(shown.genuine, shown.strangers[:: max(1, len(shown.strangers) // 20_000)],
+                         attack.values[f"template_similarity{suffix}"][0], shown.calibration.thresholds[STRICT],
                          folder / "similarity.png")
-    systems = (attacked, *bench.judges)
+    systems = (bench.attacked, *bench.judges)
     share_curves({system.name: (CURVE, attack.curve[system.name]) for system in systems}, STRICT, "SAR type II",
                  folder / "sar.png")
     rate_curves({system.name: (system.genuine, system.strangers) for system in systems}, STRICT, folder / "roc.png")
     return [*listed, *figures.from_metrics(run_dir)]
 
 
+def judging(bench: Bench) -> tuple[str, System]:
+    """By whom pictures are described, and what its metrics end in: the first judge, where there is one."""
+    return list(bench.systems.items())[1 if bench.judges else 0]
+
+
 def sheet(path: Path, bench: Bench, arms: Mapping[str, ArmScores], drawn: Sequence[str]) -> None:
     """A column a person: the photo whose template leaked, the nearest public face, and each arm's reconstruction.
 
-    Under each its similarity to other photos of the person by the attacked recogniser, and whether it is accepted.
+    Under each its similarity to other photos of the person, see `judging`.
     """
     rows: dict[str, Tensor] = {"enrolled photo": bench.photos.floats(slice(SHOWN)),
                                "nearest public": arms["nearest"].pictures[:SHOWN],
                                **{names.arm(name, "template").label: arms[name].pictures[:SHOWN] for name in drawn}}
     keys = dict(zip(rows, ("ceiling", "nearest", *drawn), strict=True))
-    owners = bench.attacked.owners
+    owners, suffix = bench.attacked.owners, judging(bench)[0]
     captions = {}
     for label, arm in keys.items():
-        alike = torch.from_numpy(arms[arm].values["template_similarity"][0])
+        alike = torch.from_numpy(arms[arm].values[f"template_similarity{suffix}"][0])
         captions[label] = [f"{float(alike[owners == person].mean()):.2f}" for person in range(len(rows[label]))]
     picture_table({label: as_bytes(images) for label, images in rows.items()}, path, captions, across=True)
