@@ -287,6 +287,7 @@ def test_tinted_copies_are_other_photos() -> None:
     assert not near_duplicates(a, tinted).any()
     assert near_duplicates(a, a).all()
     assert near_duplicates(a, a[:0]).tolist() == [False] * 12
+    assert near_duplicates(a[:0], a).tolist() == []
 
 
 def test_photo_digests_tell_photos_apart() -> None:
@@ -302,7 +303,7 @@ def test_validate_warns_about_held_out_photos_that_are_trained_on() -> None:
     assert from_parts(faces(0, 3), people, 2, seed=0).validate() == []
     doubled = replace(people, images=people.images[[0, 0, 0, 0, 4, 5, 6, 7, 8, 9, 10, 11]])
     (warning,) = from_parts(faces(0, 3), doubled, 2, seed=0).validate()
-    assert warning.startswith("2 of 6 held-out photos")
+    assert warning.startswith("2 of 6 held-out images")
 
 
 def test_validate_looks_at_all_parts() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
+from latentprint.data.listing import counted
 from latentprint.errors import UserError
 
 # Measured at 64 px. By the hash alone the closest photos of two people are 8 bits apart in AT&T/ORL and in
@@ -30,6 +32,50 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _MAX_PAIRS = 2**23
 _MAX_FLOATS = 2**22
 _SHOW_PROGRESS_FROM = 20  # of so many pairs
+
+
+def overlaps(apart: Iterable[tuple[ImageSet, ImageSet]] = (),
+             held: Iterable[tuple[ImageSet, ImageSet]] = ()) -> list[str]:
+    """Warnings about sets that share photos, as sentences; empty when there are none.
+
+    Args:
+        apart: pairs of sets that must not share people; see `check_overlap`.
+        held: pairs of the same classes, what was learned from and what is held out; see `check_held`.
+
+    Raises:
+        UserError: a pair of ``apart`` shares a person by name, or a photo byte for byte.
+    """
+    return [*(warning for pair in apart for warning in check_overlap(*pair)),
+            *(warning for pair in held for warning in check_held(*pair))]
+
+
+def check_held(learned: ImageSet, held: ImageSet) -> list[str]:
+    """Warnings about held-out images that equal, or nearly equal, images that were learned from, and about images given
+    as of two classes."""
+    first, second = photo_digests(learned.images), photo_digests(held.images)
+    known = set(first)
+    same = torch.tensor([digest in known for digest in second], dtype=torch.bool)
+    near = near_duplicates(held.images[~same], learned.images)
+    of, among = f"of {len(held)} held-out images of {held.source}", f"the images to train on of {learned.source}"
+    return [*([f"{int(same.sum())} {of} are also among {among}: accuracy and leak flatter"] if same.any() else []),
+            *([f"{int(near.sum())} {of} look like one among {among}: copies flatter accuracy and leak"]
+              if near.any() else []),
+            *_of_two_classes(learned, [*zip(first, learned.labels.tolist(), strict=True),
+                                       *zip(second, held.labels.tolist(), strict=True)])]
+
+
+def _of_two_classes(learned: ImageSet, labelled: Iterable[tuple[bytes, int]]) -> list[str]:
+    """A warning for digests that have two labels."""
+    owners: dict[bytes, set[int]] = {}
+    for digest, label in labelled:
+        owners.setdefault(digest, set()).add(label)
+    shared = [sorted(of) for of in owners.values() if len(of) > 1]
+    if not shared:
+        return []
+    many = counted(len(shared), "photo is", "photos are")
+    one, other = (learned.names[label] for label in shared[0][:2])
+    return [f"{learned.source}: {many} given as of two people, the first as '{one}' and as '{other}': one of the two "
+            "is wrong"]
 
 
 def check_overlap(public: ImageSet, private: ImageSet) -> list[str]:
@@ -93,6 +139,8 @@ def near_duplicates(images: Tensor, others: Tensor) -> Tensor:
     Returns:
         ``(N,)`` bool.
     """
+    if not len(images):
+        return torch.zeros(0, dtype=torch.bool)
     signs, other_signs = (2 * perceptual_hash(each).float() - 1 for each in (images, others))
     thumbnails, other_thumbnails = _thumbnails(images), _thumbnails(others)
     # For n signs +-1 the Hamming distance is (n - <a, b>) / 2: a matrix product finds all pairs.

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
-from latentprint.data.listing import counted
-from latentprint.data.overlap import check_overlap, check_people, photo_digests
+from latentprint.data.overlap import check_people, overlaps
 from latentprint.data.room import joined
 from latentprint.errors import UserError
 
@@ -82,40 +81,25 @@ class AuditData:
         """Look for photos that are in two parts.
 
         Returns:
-            One sentence for each warning: near duplicates between parts, held-out photos that are trained on, photos
-            of two people.
+            One sentence for each warning: near duplicates between parts, held-out photos that are, or look like one,
+            among those trained on, photos of two people.
 
         Raises:
             UserError: a photo is, byte for byte, in two parts that must not share people.
         """
-        warnings = check_overlap(self.public, self.private)
-        if self.evaluation is not None:
-            warnings += check_overlap(self.evaluation, self.private)
-            warnings += check_overlap(self.public, self.evaluation)
-        trained, heldout = (photo_digests(part.images) for part in (self.private_train, self.private_heldout))
-        known = set(trained)
-        repeated = sum(digest in known for digest in heldout)
-        if repeated:
-            warnings.append(
-                f"{repeated} of {len(self.private_heldout)} held-out photos of "
-                f"{self.private_heldout.source} are also among the training photos"
-            )
-        return warnings + self._of_two_people(trained + heldout)
+        return overlaps(self.apart, self.held)
 
-    def _of_two_people(self, digests: list[bytes]) -> list[str]:
-        """A warning for photos that are given as of two private people, by their digests, training photos first."""
-        names = self.private_train.names
-        owners: dict[bytes, set[int]] = {}
-        for digest, label in zip(digests, (*self.private_train.labels.tolist(), *self.private_heldout.labels.tolist()),
-                                 strict=True):
-            owners.setdefault(digest, set()).add(label)
-        shared = [sorted(of) for of in owners.values() if len(of) > 1]
-        if not shared:
-            return []
-        many = counted(len(shared), "photo is", "photos are")
-        first, second = (names[label] for label in shared[0][:2])
-        return [f"{self.private_train.source}: {many} given as of two people, the first as '{first}' and as "
-                f"'{second}': one of the two is wrong"]
+    @property
+    def apart(self) -> list[tuple[ImageSet, ImageSet]]:
+        """Pairs of parts that must not share people."""
+        if self.evaluation is None:
+            return [(self.public, self.private)]
+        return [(self.public, self.private), (self.evaluation, self.private), (self.public, self.evaluation)]
+
+    @property
+    def held(self) -> list[tuple[ImageSet, ImageSet]]:
+        """Photos to train on, and those held out, of the same people."""
+        return [(self.private_train, self.private_heldout)]
 
 
 def split_people(

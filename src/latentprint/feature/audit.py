@@ -43,6 +43,7 @@ from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
 from latentprint.metrics.reconstruction import reidentification, variance_recovered
 from latentprint.models.assets import load_asset
 from latentprint.models.recognisers import embed
+from latentprint.models.strangers import check_strangers
 from latentprint.report.build import concluded
 
 Floats = NDArray[np.float64]
@@ -147,14 +148,38 @@ def prepare(config: FeatureConfig) -> Parts:
         UserError: settings, files or data that cannot be used.
     """
     images, warnings = load_images(config.data)
+    judge = load_asset(config.judge, config.assets) if config.people else None
+    if judge is not None and "prior" in config.attacks:
+        checks.enforce([checks.judge_is_teacher(judge, load_asset("teacher", config.assets))])
     roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
+    warnings += strangers(config, images, roles)
     Epochs(len(images.train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
     victim, split = make_victim(config, images.train)
     metric = perceptual_metric(config.lpips, assets=config.assets)
-    judge = load_asset(config.judge, config.assets) if config.people else None
+    features = config.attack_settings.perceptual.features
+    by_attributes = features == "attributes" or (features == "auto" and images.train.holes is not None)
+    if "perceptual" in config.attacks and config.lpips is None and by_attributes:
+        warnings.append("the perceptual distance is read in the network that the attack 'perceptual' optimises, so it "
+                        "flatters that attack; 'lpips' names another network")
     for warning in warnings:
         say(warning)
     return Parts(images, roles, victim, split, metric, judge, warnings)
+
+
+def strangers(config: FeatureConfig, images: Images, roles: Roles) -> list[str]:
+    """Warnings about images that are, or look, the same where they must differ; see `check_strangers`."""
+    held = [(images.train, images.test)]
+    if roles.known_part == "test":
+        held.append((images.test.take(roles.known), images.test.take(roles.attacked)))
+    return check_strangers({"data.train": config.data.train, "data.test": config.data.test}, assets_in_use(config),
+                           config.assets, held=held)
+
+
+def assets_in_use(config: FeatureConfig) -> list[str]:
+    """Names of the trained networks that the audit builds on."""
+    return [*([config.judge] if config.people else []),
+            *(["prior", "codec", "attributes", "teacher"] if "prior" in config.attacks else []),
+            *(["attributes"] if config.lpips is None or "perceptual" in config.attacks else [])]
 
 
 def train(config: FeatureConfig, parts: Parts, run: RunDir, device: torch.device) -> None:

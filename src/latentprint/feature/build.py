@@ -9,7 +9,6 @@ from torch import nn
 
 from latentprint.checks import enforce, flat_images
 from latentprint.data.base import ImageSet
-from latentprint.data.overlap import photo_digests
 from latentprint.data.sources import load
 from latentprint.engine.seeds import derive
 from latentprint.errors import UserError
@@ -32,7 +31,7 @@ class Images:
 
 
 def load_images(config: FeatureData) -> tuple[Images, list[str]]:
-    """Load both sets and look for photos in both.
+    """Both sets, and what there is to say of each, in sentences.
 
     Raises:
         UserError: a set cannot be read, is empty, or the two differ in classes or size.
@@ -47,14 +46,7 @@ def load_images(config: FeatureData) -> tuple[Images, list[str]]:
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(f"data.train has images of {train.size} pixels, data.test of {test.size}; expected one size")
     found = enforce(flat_images(part, every_class=False) for part in (train, test))
-    return Images(train, test), [*dict.fromkeys(train.notes + test.notes), *repeated(train, test), *found]
-
-
-def repeated(train: ImageSet, test: ImageSet) -> list[str]:
-    """A warning for images that are, byte for byte, in both sets."""
-    known = set(photo_digests(train.images))
-    both = sum(digest in known for digest in photo_digests(test.images))
-    return [f"{both} of {len(test)} images of data.test are also in data.train: accuracy flatters"] if both else []
+    return Images(train, test), [*dict.fromkeys(train.notes + test.notes), *found]
 
 
 def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Split]:

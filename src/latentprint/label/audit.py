@@ -48,7 +48,8 @@ from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import Tools, encode
-from latentprint.models.assets import find_asset, load_asset, strangers_to_assets
+from latentprint.models.assets import find_asset, load_asset
+from latentprint.models.strangers import check_strangers
 from latentprint.report.build import concluded
 from latentprint.types import Reconstruction
 from latentprint.victim import Victim
@@ -128,7 +129,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
 
 
 def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
-    """Load and split the people, and look for overlap.
+    """Load and split the people, and look for overlap with each other and with those that networks were trained on.
 
     Raises:
         UserError: no public people, too few photos, a person or photo on both sides.
@@ -143,7 +144,9 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         spread_within(torch.zeros(len(data.public), 1), data.public.labels)  # refuses one photo of each
     data = ordered(data, config.victim.classes)
     found = checks.enforce(checks.photos_of(data))
-    return data, [*data.notes, *data.validate(), *found]
+    shared = check_strangers({"data.private": settings.private, "data.evaluation": settings.evaluation},
+                             assets_in_use(config), config.assets, data.apart, data.held)
+    return data, [*data.notes, *shared, *found]
 
 
 def ordered(data: AuditData, classes: list[str] | None) -> AuditData:
@@ -191,7 +194,6 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     check_baselines(config.baselines, victim)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
-    strangers_to_assets(config.data.private, assets_in_use(config), config.assets)
     checks.enforce([
         *(checks.judge_is_teacher(judge, each) for each in (teacher, *others)),
         *(checks.evaluator_is_victim(e.name, e, victim) for e in evaluators),

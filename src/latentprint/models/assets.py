@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
 from latentprint.models.checkpoints import fill, load_state
@@ -110,24 +109,6 @@ def list_assets(folder: Path = PACKAGED) -> list[dict[str, Any]]:
         path = folder / record["file"]
         rows.append({"name": name, **record, "ok": path.is_file() and file_hash(path) == record["sha256"]})
     return rows
-
-
-def strangers_to_assets(private: DataSource, names: Iterable[str], folder: Path | None) -> None:
-    """Raises UserError when procedural private people were among those that a network in use was trained on.
-
-    Args:
-        names: assets in use; folder: see `find_asset`.
-    """
-    if not isinstance(private, ProceduralSource):
-        return
-    own = range(private.first_identity, private.first_identity + private.people)
-    for name in names:
-        made = find_asset(name, folder)[1].get("config", {})
-        first = made.get("first_person", 0)
-        trained = range(first, first + made.get("people", 0))
-        if max(own.start, trained.start) < min(own.stop, trained.stop):
-            raise UserError(f"data.private.first_identity: person {max(own.start, trained.start)} was among the people "
-                            f"that the asset {name!r} was trained on; choose others")
 
 
 def file_hash(path: Path) -> str:

@@ -26,9 +26,10 @@ from latentprint.engine.settings import settled
 from latentprint.errors import UserError
 from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.metrics.verification import pair_accuracy
-from latentprint.models.assets import strangers_to_assets
+from latentprint.models.assets import load_asset
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.recognisers import embed
+from latentprint.models.strangers import check_strangers
 from latentprint.report.build import concluded
 from latentprint.stats import t_interval
 from latentprint.template.attack import Drawn, Inversion, Means, embedded
@@ -156,16 +157,22 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     """
     settings, own = config.data, config.recogniser
     data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
-    warnings = [*data.notes, *data.validate(), *checks.enforce(checks.photos_of(data))]
+    warnings = [*data.notes, *checks.enforce(checks.photos_of(data))]
     recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser")
     judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}")
               for i, judge in enumerate(config.judges)]
     if len({each.name for each in judges}) < len(judges):
         raise UserError(f"judges: names must differ, got {', '.join(each.name for each in judges)}")
-    checks.enforce([checks.judge_is_teacher(judge, recogniser) for judge in judges])
+    optimised = [recogniser, *([load_asset("teacher", config.assets)] if "prior" in config.attack.generators else [])]
+    checks.enforce([checks.judge_is_teacher(judge, each) for judge in judges for each in optimised])
     warnings += [f"{each.name}: {note}" for each in (recogniser, *judges) for note in each.notes]
     surrogate = load_surrogate(config, data, recogniser, judges, device)
-    strangers_to_assets(settings.private, assets_in_use(config), config.assets)
+    warnings += check_strangers(
+        {"data.private": settings.private, "data.others": settings.others, "data.evaluation": settings.evaluation},
+        assets_in_use(config), config.assets, data.apart, data.held)
+    if config.attack.loss.perceptual.most > 0:
+        warnings.append("the perceptual distance is the one that the attack optimises (attack.loss.perceptual), so it "
+                        "flatters the attack")
     for protection in config.compared:
         make_scheme(protection, recogniser.dim, config.seed)
     if config.attack.access == "white-box" and not recogniser.gradients:
