@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +88,9 @@ def test_of_an_animation_the_first_image_is_read_and_that_is_noted(tmp_path: Pat
 
 @pytest.mark.parametrize(("content", "fault"), [
     (b"", "the file is empty"), (b"<html>404</html>", "the file is a web page"),
-    (b"\n<!DOCTYPE html>", "the file is a web page"), (b"12345678", "its content is of no known image format")])
+    (b"\n<!DOCTYPE html>", "the file is a web page"),
+    (b"\0\0\0\x18ftypheic\0\0", "the file is HEIC, whatever it is called; convert .*"),
+    (b"12345678", "its content is of no known image format")])
 def test_what_is_no_image_is_named_with_its_fault(people: Path, content: bytes, fault: str) -> None:
     (people / "bob" / "3.jpg").write_bytes(content)
     with pytest.raises(UserError, match=rf"3\.jpg: not a readable image \({fault}\); replace or delete it"):
@@ -175,6 +179,9 @@ def test_people_who_are_left_out_by_settings_are_counted(people: Path) -> None:
 
 
 def test_folders_without_people_say_what_to_give(people: Path, tmp_path: Path) -> None:
+    for load in (load_folder, load_nested, load_flat):
+        with pytest.raises(UserError, match="nowhere: expected a folder that can be read"):
+            load(tmp_path / "nowhere", 12)
     with pytest.raises(UserError, match=r"ann: no subfolders with photos, but 2 photos in the folder itself; .*"
                                         "give the folder above; kind: flat"):
         load_folder(people / "ann", 12)
@@ -191,6 +198,16 @@ def test_two_unicode_forms_of_one_name_are_named(people: Path) -> None:
     for load in (load_folder, load_nested):
         with pytest.raises(UserError, match="two folders are called 'José', in two Unicode forms"):
             load(people, 12)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems allow text alone in names")
+def test_names_in_another_encoding_become_text(people: Path) -> None:
+    (people / "ann").rename(people / "Jos\udce9")
+    (people / "z\udce9").mkdir()
+    data = load_folder(people, 12)
+    assert data.names == ("Jos\\xe9", "bob") and "1 folder without photos (z\\xe9)" in data.notes[0]
+    assert "\\xe9/0.png" in load_flat(people, 12).names[0]
+    json.dumps([data.names, data.notes, load_flat(people, 12).names], ensure_ascii=False).encode()
 
 
 def test_odd_names_are_names(people: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from latentprint.data.listing import (
     contents,
     counted,
     identity,
+    name_of,
     tree,
 )
 from latentprint.data.pixels import read_photos
@@ -133,7 +133,7 @@ def load_flat(path: Path, size: int, first: int = 0, count: int | None = None) -
     if not photos:
         raise UserError(f"{path}: no photos there or below, from number {first} on (there are {len(found)})"
                         f"{_aside(passed)}")
-    names = tuple(unicodedata.normalize("NFC", photo.relative_to(path).as_posix()) for photo in photos)
+    names = tuple("/".join(name_of(Path(part)) for part in photo.relative_to(path).parts) for photo in photos)
     images, notes = read_photos(photos, size, str(path))
     return ImageSet(images, torch.arange(len(photos)), names, str(path),
                     notes=(*_said(f"{path}: {_photos(len(photos))} of {len(found):,} read", [passed]), *notes))
@@ -172,10 +172,10 @@ def _of_people(path: Path, people: Sequence[tuple[Path, list[Path]]], size: int,
     if not kept:
         most = max((len(own) for _, own in people), default=0)
         raise UserError(f"{path}: nobody has min_photos = {min_photos} photos; the most is {most}")
-    names = [_name(person) for person, _ in kept]
+    names = [name_of(person) for person, _ in kept]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        both = [person for person, _ in kept if _name(person) == twice]
+        both = [person for person, _ in kept if name_of(person) == twice]
         forms = ", in two Unicode forms" if both[0].name != both[1].name else f" ({both[0]}, {both[1]})"
         raise UserError(f"{path}: two folders are called '{twice}'{forms}; people need different names: rename one, or "
                         "merge them if they are one person")
@@ -207,7 +207,3 @@ def _photos(count: int) -> str:
 def _people(count: int) -> str:
     return counted(count, "person", "people")
 
-
-def _name(person: Path) -> str:
-    # File systems disagree on how to write "é": one composed form makes names comparable across folders.
-    return unicodedata.normalize("NFC", person.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +32,14 @@ UNREADABLE: Reason = ("photo in a format that cannot be read", "photos in format
 EMPTY: Reason = ("folder without photos", "folders without photos")
 STRAY: Reason = ("photo in no person's folder", "photos in no person's folder")
 INSIDE: Reason = ("photo in a folder inside a person's", "photos in folders inside a person's")
+
+
+def name_of(path: Path) -> str:
+    """The name in the composed Unicode form, for file systems differ in how they write "é".
+
+    Bytes that are no UTF-8, as old archives hold them, are written as ``\\xe9``.
+    """
+    return unicodedata.normalize("NFC", os.fsencode(path.name).decode("utf-8", "backslashreplace"))
 
 
 def counted(count: int, one: str, several: str) -> str:
@@ -70,7 +79,7 @@ def _examples(reason: Reason, what: list[Path]) -> str:
     if reason == HIDDEN:
         return ""
     files = reason in (NO_IMAGE, UNREADABLE)  # whose kind says more than their names
-    shown = list(dict.fromkeys((path.suffix.lower() or path.name) if files else path.name for path in what))
+    shown = list(dict.fromkeys((path.suffix.lower() or name_of(path)) if files else name_of(path) for path in what))
     return f" ({', '.join(shown[:_NAMED])}{', ...' if len(shown) > _NAMED else ''})"
 
 
@@ -120,8 +129,8 @@ def tree(folder: Path, passed: Passed,
     Raises:
         UserError: a folder that cannot be read.
     """
-    above = above | {identity(folder)}
     here = contents(folder, passed)
+    above = above | {identity(folder)}
     yield folder, here
     for below in here.folders:
         if identity(below) in above:

@@ -95,7 +95,8 @@ def _read(path: Path, columns: tuple[str, ...]) -> tuple[Keys, dict[str, NDArray
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; expected a .npz pack") from error
     except _DAMAGE as error:
-        raise UserError(f"{path}: not a readable .npz pack without pickled content ({error})") from error
+        fault = "its content is none" if "allow_pickle" in str(error) else error
+        raise UserError(f"{path}: not a readable .npz pack ({fault})") from error
 
 
 def _array(pack: Mapping[str, NDArray], key: str, path: Path) -> NDArray:

@@ -166,6 +166,8 @@ def _fault(path: Path, error: Exception) -> str:
         return "the file is empty"
     if start.startswith((b"<html", b"<!doctype")):
         return "the file is a web page"
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"heim"):
+        return "the file is HEIC, whatever it is called; convert it to JPEG or PNG"
     return "its content is of no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
