@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from latentprint.label.defenses import (
     hidden_layers,
     recorded,
 )
-from latentprint.label.dpsgd import DPSGD, per_sample_gradients, poisson_sample, private_optimizer
+from latentprint.label.dpsgd import DPSGD, micro_batches, per_sample_gradients, poisson_sample, private_optimizer
 from latentprint.label.presets import PRESETS, LabelConfig
 from latentprint.label.privacy import PrivacyPlan, plan_privacy, spent
 from latentprint.label.protection import BiDOConfig, DPSGDConfig, LabelSmoothingConfig
@@ -465,6 +466,62 @@ def test_private_training_is_repeatable_resumable_and_says_what_it_spent(
     assert next(calls) == 6  # three steps, the cut, and two from the checkpoint on
     other = trained(config.model_copy(update={"seed": 1}), photos, tmp_path / "c")
     assert not same(first, other)
+
+
+def expected_of_micro_batches(accumulate: int, batch: int) -> float:
+    """Epsilon of 4 steps at the noise of the training, by Opacus's accountant: what each photo is really exposed to."""
+    from opacus.accountants import RDPAccountant
+
+    accountant = RDPAccountant()
+    noise = plan_privacy(DPSGDConfig(epsilon=5.0), N * PHOTOS, batch * accumulate, 4).noise_multiplier
+    for _ in range(4):
+        accountant.step(noise_multiplier=noise, sample_rate=batch * accumulate / (N * PHOTOS))
+    return float(accountant.get_epsilon(1e-5))
+
+
+def test_epsilon_of_micro_batches_is_that_of_the_sample_they_are_cut_from(
+    photos: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, rates = poisson_sample, []
+
+    def recorded_sample(n: int, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rates.append(rate)
+        return draw(n, rate, generator)
+
+    monkeypatch.setattr("latentprint.label.dpsgd.poisson_sample", recorded_sample)
+    config = settings("defence={kind: dp-sgd, epsilon: 5}", "victim.batch=4", "accumulate=3")
+    victim = trained(config, photos, tmp_path / "a")
+    assert isinstance(victim, DPSGD)
+    assert rates == [12 / 18] * 4, "one Poisson sample a step, with the rate that is accounted for"
+    assert victim.privacy["epsilon"] == pytest.approx(expected_of_micro_batches(3, 4), rel=1e-9)
+    assert victim.privacy["sample_rate"] == 12 / 18 and victim.privacy["epsilon"] <= 5
+
+
+@pytest.mark.parametrize(("noise", "clip"), [(0.0, 0.05), (0.0, 1e6), (1.0, 0.05)])
+def test_micro_batches_give_the_weights_of_the_whole_batch(
+    noise: float, clip: float, photos: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each photo's gradient is clipped before it is added, and noise is added once: SGD shows gradients as they are."""
+    monkeypatch.setattr("latentprint.label.defenses.plan_privacy",
+                        lambda *given: replace(plan_privacy(*given), noise_multiplier=noise))
+    monkeypatch.setattr("latentprint.label.dpsgd.torch.optim.AdamW",
+                        lambda parameters, lr, weight_decay: torch.optim.SGD(parameters, lr))
+    defence = f"defence={{kind: dp-sgd, epsilon: 5, max_grad_norm: {clip}}}"
+    rate = f"victim.lr={0.1 / min(1.0, clip)}"
+    whole, parts = (
+        trained(settings(defence, rate, f"victim.batch={batch}", f"accumulate={count}"), photos, tmp_path / str(count))
+        for batch, count in ((12, 1), (4, 3)))
+    config = settings()
+    start = weights(DPSGD(load_classifier(config, config.victim, "victim", photos), plan()))
+    moved = [(a - b).double().norm() for a, b in zip(weights(whole), start, strict=True)]
+    apart = [(a - b).double().norm() for a, b in zip(weights(whole), weights(parts), strict=True)]
+    assert sum(moved) > 1e-3 and float(sum(apart) / sum(moved)) < 1e-3
+
+
+def test_more_micro_batches_than_photos_leave_empty_ones() -> None:
+    images, labels, weight = torch.rand(2, 3, 4, 4), torch.tensor([5, 6]), torch.ones(2)
+    parts = list(micro_batches(images, labels, weight, 3))
+    assert [(y.tolist(), w.tolist()) for _, y, w in parts] == [([5], [1.0]), ([6], [1.0]), ([5], [0.0])]
 
 
 # ---- settings ----

@@ -62,6 +62,8 @@ class Loop:
         explode_norm: a larger norm counts as an explosion: the step is skipped.
         max_skips: more skipped steps than this fail the run.
         log_every, save_every: in steps.
+        mean_of_parts: whether the gradient of a step is the mean over its parts; False: their sum, for an optimiser
+            that clips and averages by itself.
     """
 
     run: RunDir
@@ -75,6 +77,7 @@ class Loop:
     max_skips: int = 20
     log_every: int = 10
     save_every: int = 100
+    mean_of_parts: bool = True
     skipped: int = 0
     step: int = 0
     done: bool = False
@@ -151,7 +154,7 @@ class Loop:
             total = total.to(loss.device) + loss.detach() / count
             sound = _everywhere(torch.isfinite(loss.detach())) and sound
             if sound:
-                accelerator().backward(loss / count if count > 1 else loss)
+                accelerator().backward(loss / count if count > 1 and self.mean_of_parts else loss)
         return {"loss": total, **values}, sound
 
     @property

@@ -162,7 +162,7 @@ def defended(victim: Victim, config: LabelConfig, n_photos: int, image_size: int
         case BiDOConfig():
             defence = BiDO(victim, settings)
         case DPSGDConfig():
-            defence = DPSGD(victim, plan_privacy(settings, n_photos, model.batch, model.steps))
+            defence = DPSGD(victim, plan_privacy(settings, n_photos, model.batch * config.accumulate, model.steps))
             check_private(defence, image_size)
     defence.name = victim.name  # a role, after which its phase, checkpoint and draws are named
     return defence

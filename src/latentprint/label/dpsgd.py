@@ -2,7 +2,9 @@
 
 Each step takes every photo with probability q (Poisson sampling), clips each photo's gradient to the norm C, adds
 Gaussian noise of standard deviation ``noise_multiplier * C`` to their sum and lets the optimiser have the result
-(Abadi et al. 2016, arXiv:1607.00133, algorithm 1). What that promises is counted in ``privacy``. Noise comes from the
+(Abadi et al. 2016, arXiv:1607.00133, algorithm 1). With ``accumulate`` above 1 that sample is cut into micro-batches:
+each photo's gradient is clipped before it is added, and noise is added once to the sum. What the training promises is
+counted in ``privacy``. Noise comes from the
 run's seed, so that a run can be resumed and repeated: the promise holds against those who have the trained weights, not
 against those who have the run directory, which names the seed and holds the losses.
 """
@@ -21,7 +23,7 @@ from latentprint.data.base import ImageSet
 from latentprint.defense import Defense
 from latentprint.engine.loop import Loop, accelerator, warm_cosine
 from latentprint.engine.run import RunDir
-from latentprint.engine.seeds import step_generator
+from latentprint.engine.seeds import derive, first_part, step_generator
 from latentprint.errors import UserError, useful_line
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.privacy import PrivacyPlan
@@ -83,9 +85,12 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
 
 
 def private_optimizer(optimizer: torch.optim.Optimizer, plan: PrivacyPlan, expected_batch: int) -> DPOptimizer:
-    """``optimizer`` fed with clipped and noised gradients; noise from torch's global generator.
+    """``optimizer`` fed with clipped and noised gradients; noise from torch's global generator unless it is given one.
 
-    The parameters must be those of a network under `per_sample_gradients`, and the loss a mean over the batch drawn.
+    The parameters must be those of a network under `per_sample_gradients`, and the loss a mean over the (micro-)batch.
+
+    Args:
+        expected_batch: photos expected in a step, by which the sum of gradients is divided.
     """
     from opacus.optimizers import DPOptimizer
 
@@ -176,6 +181,13 @@ def poisson_sample(n: int, rate: float, rng: torch.Generator) -> tuple[Tensor, T
     return (index, torch.ones(len(index))) if len(index) else (torch.zeros(1, dtype=torch.int64), torch.zeros(1))
 
 
+def take_gradients(optimizer: DPOptimizer) -> None:
+    """Clip each sample's gradient of the micro-batch just passed and add it to the step's sum; without noise."""
+    optimizer.clip_and_accumulate()
+    for parameter in optimizer.params:
+        parameter.grad_sample = None  # type: ignore[attr-defined]
+
+
 def train_privately(config: LabelConfig, model: ModelConfig, victim: DPSGD, data: ImageSet, run: RunDir,
                     device: torch.device) -> None:
     """Cross-entropy on augmented photos by DP-SGD, in fp32; the victim is frozen again afterwards.
@@ -184,21 +196,43 @@ def train_privately(config: LabelConfig, model: ModelConfig, victim: DPSGD, data
     finite fails the run.
     """
     victim.unfreeze()
-    plan = victim.plan
+    plan, count = victim.plan, config.accumulate
     optimizer = private_optimizer(torch.optim.AdamW(victim.parameters(), model.lr, weight_decay=5e-2), plan,
-                                  min(model.batch, len(data)))
+                                  min(model.batch * count, len(data)))
+    optimizer.generator = torch.Generator(device)
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]] = iter(())
 
-    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def sampled(step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The micro-batches of one Poisson sample: images ``(M, 3, H, W)``, labels ``(M,)`` and weights ``(M,)``."""
         rng = step_generator(config.seed, victim.name, step)
         index, weight = poisson_sample(len(data), plan.sample_rate, rng)
-        x = random_views(data.floats(index).to(device), 1, rng, model.augment).clamp(0, 1)
-        y = data.labels[index].to(device)
+        images = random_views(data.floats(index).to(device), 1, rng, model.augment).clamp(0, 1)
+        return micro_batches(images, data.labels[index].to(device), weight.to(device), count)
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        nonlocal batches
+        if first_part():
+            batches = sampled(step)
+            assert optimizer.generator is not None
+            optimizer.generator.manual_seed(derive(config.seed, victim.name, "noise", step))
+        else:
+            take_gradients(optimizer)
+        x, y, weight = next(batches)
         # the hook of the first layer wants an input with a gradient
         loss, logits = victim.training_loss(x.requires_grad_(), y, step / model.steps)
-        return (weight.to(device) * loss).mean(), {"accuracy": (logits.argmax(1) == y).float().mean()}
+        return (weight * loss).mean(), {"accuracy": (logits.argmax(1) == y).float().mean()}
 
     with per_sample_gradients(victim.network):
         Loop(run, victim.name, optimizer, {"model": victim}, model.steps, warm_cosine(model.steps, 50),
-             explode_norm=math.inf, max_skips=0, save_every=config.save_every).fit(loss_at)
+             explode_norm=math.inf, max_skips=0, save_every=config.save_every, mean_of_parts=False).fit(loss_at)
     optimizer.zero_grad(set_to_none=True)
     victim.freeze()
+
+
+def micro_batches(images: Tensor, labels: Tensor, weight: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One sample of photos as ``count`` parts of nearly equal size; an empty part holds its first photo, weight 0."""
+    for part in torch.arange(len(images)).tensor_split(count):
+        if len(part):
+            yield images[part], labels[part], weight[part]
+        else:
+            yield images[:1], labels[:1], torch.zeros_like(weight[:1])

@@ -43,7 +43,8 @@ def plan_privacy(config: DPSGDConfig, n_photos: int, batch: int, steps: int) -> 
     """The least noise that keeps to the budget.
 
     Args:
-        n_photos: of the training. batch: the expected number of photos a step; all when there are fewer.
+        n_photos: of the training. batch: the expected number of photos a step (of all its micro-batches together); all
+            when there are fewer.
 
     Raises:
         UserError: delta is not below 1 / n_photos, or the budget asks for more noise than can be had.
