@@ -27,7 +27,7 @@ from latentprint.engine.seeds import generator, seeded_noise
 from latentprint.errors import UserError
 from latentprint.label.attack import ProgressiveAttack, fixed, pseudo_label, sample_seeds, scene_of
 from latentprint.label.baselines import base, embedding_search
-from latentprint.label.baselines.arms import BASELINES, draw_baselines
+from latentprint.label.baselines.arms import BASELINES, check_baselines, draw_baselines
 from latentprint.label.baselines.base import Harness
 from latentprint.label.baselines.guidance import Guided
 from latentprint.label.baselines.mi_face import MIFace, smoothed
@@ -431,3 +431,21 @@ def test_every_baseline_through_the_tiny_audit(tmp_path: Path) -> None:
     assert all(name in page for name in ("MI-Face", "Plug &amp; Play", "Guided sampling"))
     phases = {json.loads(line)["phase"] for line in (tmp_path / "baselines" / "metrics.jsonl").read_text().splitlines()}
     assert {"embedding-search", "ppa", "stagedirect"} <= phases
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    (("attack.stages=[]", "baselines=[embedding-search]"), r"with attack.stages=\[\] that is none"),
+    (("attack.stages=[{}]", "baselines=[direct]"), r"attack.stages.0 \('stage'\) has 'image'"),
+    (("baselines=[mi-face, mi-face]",), "'mi-face' is given twice"),
+])
+def test_baselines_that_cannot_run_are_refused_before_anything_is_trained(settings: tuple[str, ...], said: str) -> None:
+    config = load_config(LabelConfig, "tiny", None, settings, "audit label", PRESETS)
+    with pytest.raises(UserError, match=said):
+        check_baselines(config.baselines, config.attack, victim())
+
+
+def test_direct_fine_tuning_replaces_losses_that_are_ours_alone(tmp_path: Path) -> None:
+    stage = PROGRESSIVE[-1].model_copy(update={"losses": {"centre": 1.0}, "batch": 4})
+    attack = BASELINES["direct"](harness(tmp_path, 8, config=CONFIG.model_copy(update={"stages": [stage]})))
+    assert isinstance(attack, ProgressiveAttack)
+    assert dict(attack.config.stages[0].active) == BASELINE

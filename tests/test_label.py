@@ -450,6 +450,24 @@ def test_arms_start_anywhere_and_have_equal_budgets() -> None:
     assert AttackConfig().resolved == AttackConfig()
 
 
+@pytest.mark.parametrize(("settings", "said"), [
+    (("attack.stages=[{identity: label, losses: {cls: 1.0}}]",), "arm 'two-stage' needs two stages or more"),
+    (("attack.stages=[{name: stagea}, {name: stageb}]",), "needs a last stage with identity 'label', and that of "
+                                                           "'stageb' is 'image'"),
+])
+def test_stages_that_an_arm_cannot_change_are_one_sentence(settings: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        load_config(LabelConfig, "tiny", None, ["attack.arm=two-stage", *settings], "audit label", PRESETS)
+    assert "validation error" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_first_of_two_stages_never_goes_by_the_name_of_the_second() -> None:
+    stages = [stage.model_copy(update={"name": name})
+              for stage, name in zip(PROGRESSIVE[-2:], ("stage1", "stage0"), strict=True)]
+    names = [stage.name for stage in AttackConfig(arm="two-stage", stages=stages).resolved.stages]
+    assert names == ["stage0a", "stage0"], "else the second would go on from the checkpoint of the first"
+
+
 def test_phases_protect_the_prior_first_and_turn_to_the_victim_then(tmp_path: Path) -> None:
     stage = LABEL_ONLY.model_copy(update={"phased": True, "steps": 8})
     loop = StageLoop(progressive(tmp_path, CONFIG.model_copy(update={"initial": "pseudo"})), stage, 0)

@@ -19,6 +19,8 @@ from latentprint.label.pairing import Opinions, pseudo_embeddings, random_pairs,
 from latentprint.label.presets import AttackConfig
 from latentprint.label.progressive import Progressive
 from latentprint.label.tools import Tools
+from latentprint.models.penultimate import class_directions
+from latentprint.types import Access
 from latentprint.victim import Victim
 
 #: (victim, classes (N,), seeds (N,)) -> unit embeddings (N, 512)
@@ -104,6 +106,17 @@ class ProgressiveAttack(Attack):
         """What public photos said of each class before any optimisation, ``(C, 512)``; after `run`."""
         assert self.progressive is not None
         return self.progressive.public.cpu()
+
+
+def check_attack(config: AttackConfig, victim: Victim) -> None:
+    """Find out early whether the victim has what the attack reads off its last layer.
+
+    Raises:
+        UserError: it has features and no last linear layer.
+    """
+    wanted = {name for stage in config.resolved.stages for name in stage.active}
+    if victim.access is Access.WHITE_BOX and (config.initial == "mapped" or {"centre", "p_reg"} & wanted):
+        class_directions(victim.network, victim.n_classes)
 
 
 def initial_embeddings(tools: Tools, config: AttackConfig, opinions: Opinions, seed: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
 from latentprint.label.adapt import adapt
-from latentprint.label.attack import ProgressiveAttack, fixed, random_people, sample_seeds
+from latentprint.label.attack import ProgressiveAttack, check_attack, fixed, random_people, sample_seeds
 from latentprint.label.baselines.arms import check_baselines, draw_baselines
 from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
 from latentprint.label.defenses import defence_facts, defended
@@ -191,7 +191,8 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     judge, *others = (lay_out(load_asset(name, config.assets), device) for name in (config.judge, *config.teachers))
     train = data.private_train
     victim = defended(load_classifier(config, config.victim, "victim", train), config, len(train), train.size)
-    check_baselines(config.baselines, victim)
+    check_attack(config.attack, victim)
+    check_baselines(config.baselines, config.attack, victim)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
     checks.enforce([

@@ -14,7 +14,7 @@ from latentprint.engine.settings import Accumulate, RunConfig
 from latentprint.handover import Annealing, Pace
 from latentprint.label.baselines.settings import BaselineName, BaselineSettings
 from latentprint.label.protection import DefenceConfig, NoDefence
-from latentprint.label.recipes import GUIDE, Arm, LossPreset, emptied, with_arm, with_loss
+from latentprint.label.recipes import GUIDE, Arm, LossPreset, unfit, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
 from latentprint.models.foreign import BatchSetting, LayoutSetting, OutputSetting
 from latentprint.models.outside import Protocol
@@ -156,8 +156,8 @@ class AttackConfig(Config):
             raise ValueError(f"stages need different names, got {', '.join(names)}")
         if self.arm is not None and not self.stages:
             raise ValueError("arm changes the stages, and there are none")
-        if self.arm is not None and (bare := emptied(self.stages, self.arm)):
-            raise ValueError(f"arm '{self.arm}' leaves the stage '{bare}' without losses")
+        if self.arm is not None and (refused := unfit(self.stages, self.arm)):
+            raise ValueError(refused)
         if self.access == "scores" and self.stages:
             raise ValueError("stages need the victim's gradients: with access 'scores' set stages to [], as the preset "
                              "'scores' does")

@@ -55,10 +55,17 @@ def with_loss(stages: Sequence[Stage], preset: LossPreset) -> list[Stage]:
     return _each(stages, "label", lambda stage: _changed(stage, losses=losses, **settings))
 
 
-def emptied(stages: Sequence[Stage], arm: Arm) -> str | None:
-    """The name of the first stage that `with_arm` would leave without a loss, if any."""
+def unfit(stages: Sequence[Stage], arm: Arm) -> str | None:
+    """Why these stages cannot be changed to the arm, in words, or None."""
     gone = {"label": OURS, "mixed": {"align"} if arm == "no-align" else set(), "image": set()}
-    return next((stage.name for stage in stages if not set(stage.active) - gone[stage.identity]), None)
+    if bare := next((stage.name for stage in stages if not set(stage.active) - gone[stage.identity]), None):
+        return f"arm '{arm}' leaves the stage '{bare}' without losses"
+    if arm == "two-stage" and len(stages) < 2:
+        return "arm 'two-stage' needs two stages or more, and there is one: the steps of all but the last train the first"
+    if arm == "two-stage" and stages[-1].identity != "label":
+        return (f"arm 'two-stage' needs a last stage with identity 'label', and that of '{stages[-1].name}' is "
+                f"'{stages[-1].identity}'")
+    return None
 
 
 def with_arm(stages: Sequence[Stage], arm: Arm) -> list[Stage]:
@@ -72,7 +79,8 @@ def with_arm(stages: Sequence[Stage], arm: Arm) -> list[Stage]:
     if arm == "baseline":
         return [_changed(last, steps=total, min_steps=last.min_steps + total - last.steps)]
     # First learn to draw anybody from a label at once, then turn to the victim.
-    restore = _changed(last, name="stage0", losses={"prior": 1.0, "id": 1.0, "perceptual": 0.1, "norm": 0.1},
+    name = "stage0" if last.name != "stage0" else "stage0a"  # a checkpoint of its own
+    restore = _changed(last, name=name, losses={"prior": 1.0, "id": 1.0, "perceptual": 0.1, "norm": 0.1},
                        weighting="fixed", steps=total - last.steps, min_steps=total - last.steps)
     return [restore, last]
 

@@ -18,7 +18,7 @@ from latentprint.label.baselines.guidance import ClassifierGuidance
 from latentprint.label.baselines.mi_face import MIFace
 from latentprint.label.baselines.ppa import PPA
 from latentprint.label.baselines.settings import ARM_KEYS, BaselineName
-from latentprint.label.presets import LabelConfig
+from latentprint.label.presets import AttackConfig, LabelConfig
 from latentprint.label.tools import Tools
 from latentprint.types import Access, Reconstruction
 from latentprint.victim import Victim
@@ -29,15 +29,24 @@ BASELINES: dict[BaselineName, Callable[[Harness], Attack]] = {
 }  # fmt: skip
 
 
-def check_baselines(names: Sequence[BaselineName], victim: Victim) -> None:
+def check_baselines(names: Sequence[BaselineName], attack: AttackConfig, victim: Victim) -> None:
     """Find out early whether they can run.
 
     Raises:
-        UserError: the victim grants no gradient, or a library is missing.
+        UserError: the victim grants no gradient, the attack takes none, its last stage cannot be trained directly, a
+            name is given twice, or a library is missing.
     """
     if names and victim.access is not Access.WHITE_BOX:
         raise UserError(f"baselines: they need gradients, but {victim.name} grants {victim.access.value} access; leave "
                         "the setting empty")
+    if names and not attack.stages:
+        raise UserError("baselines: each is given as many of the victim's gradients as the attack takes, and with "
+                        "attack.stages=[] that is none; give stages, or leave the setting empty")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"baselines: '{twice}' is given twice")
+    if "direct" in names and (last := attack.stages[-1]).identity != "label":
+        raise UserError(f"baselines: 'direct' trains the attack's last stage alone, which needs identity 'label', but "
+                        f"attack.stages.{len(attack.stages) - 1} ('{last.name}') has '{last.identity}'; leave it out")
     if "art-mi-face" in names:
         mi_face_of_art()
 
@@ -56,7 +65,7 @@ def draw_baselines(config: LabelConfig, victim: Victim, tools: Tools, classes: T
     """
     if not config.baselines:
         return {}
-    check_baselines(config.baselines, victim)
+    check_baselines(config.baselines, config.attack, victim)
     own = RunDir.open(run.path / "baselines", run.config, resume=True, writes=run.writes)
     harness = Harness(tools, config.attack, config.baseline_settings, budget, own, config.seed, config.precision,
                       config.save_every)

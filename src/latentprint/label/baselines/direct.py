@@ -17,7 +17,9 @@ def direct(harness: Harness) -> ProgressiveAttack:
     The stage runs to its end, where the attack's may stop at success: its budget is then spent like the others'. With a
     budget below one step nothing is trained.
     """
-    config = harness.config.model_copy(update={"arm": "baseline", "loss": "baseline"}).resolved
+    # the losses first: of the stage's own, the arm may leave none
+    direct = harness.config.model_copy(update={"loss": "baseline"}).resolved
+    config = direct.model_copy(update={"arm": "baseline"}).resolved
     steps = harness.steps(config.stages[-1].batch * config.augmentations)
     stage = config.stages[-1].model_copy(update={"name": "stagedirect", "steps": steps, "min_steps": steps})
     tools = harness.tools.with_prior(copy.deepcopy(harness.tools.swapper.prior))
