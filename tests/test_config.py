@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from latentprint.config import Config, config_hash, describe, load_config, to_yaml
+from latentprint.config import Config, changed, config_hash, describe, load_config, read_given, to_yaml
 from latentprint.errors import UserError
 from latentprint.keys import REQUIRED, Key, did_you_mean
 
@@ -61,6 +61,9 @@ class Settings(Config):
     warm_up: Stage = Stage(steps=300)
     stages: tuple[Stage, ...] = (Stage(), Stage(steps=200, lr=1e-4))
     extra: Stage | None = None
+    variants: dict[str, dict[str, Any]] = Field({}, description="settings that differ, by name")
+    limits: dict[str, Stage] = Field({}, description="by name")
+    options: dict[str, Any] = Field({}, description="of one's own code")
 
 
 class Needy(Config):
@@ -92,6 +95,54 @@ def write(tmp_path: Path) -> Any:
         return file
 
     return write
+
+
+# ---- names with dots ----
+
+
+@pytest.mark.parametrize(("text", "where", "value"), [
+    ("variants.rate 0.05.warm_up.lr=0.5", ("variants", "rate 0.05", "warm_up"), {"lr": 0.5}),
+    ("variants.rate 0.05={warm_up.lr: 0.5}", ("variants", "rate 0.05", "warm_up"), {"lr": 0.5}),
+    ("variants={rate 0.05: {warm_up.lr: 0.5}}", ("variants", "rate 0.05", "warm_up"), {"lr": 0.5}),
+    ('variants."v1.seed".seed=2', ("variants", "v1.seed"), {"seed": 2}),
+    ('variants."a=b.c".seed=2', ("variants", "a=b.c"), {"seed": 2}),
+    ("variants.plain.stages.1.lr=0.5", ("variants", "plain", "stages", "1"), {"lr": 0.5}),
+    ("limits.rate 0.05.lr=0.5", ("limits", "rate 0.05"), Stage(lr=0.5)),
+    ("weights.at 0.5=2", ("weights", "at 0.5"), 2),
+    ("options.a.b={c.d: 1}", ("options", "a.b"), {"c.d": 1}),
+])
+def test_names_of_the_users_own_hold_dots(text: str, where: tuple[str, ...], value: object) -> None:
+    found: Any = load(text)
+    for part in where:
+        found = getattr(found, part) if isinstance(found, Config) else found[part]
+    assert found == value
+
+
+def test_variants_in_a_file_keep_their_names_and_are_changed_by_them(write: Any) -> None:
+    file = write("variants:\n  rate 0.05: {warm_up.lr: 0.5}\n  rate 0.1: {seed: 3}\n")
+    got = load("variants.rate 0.05.warm_up.steps=7", file=file)
+    assert got.variants == {"rate 0.05": {"warm_up": {"lr": 0.5, "steps": 7}}, "rate 0.1": {"seed": 3}}
+    assert changed(got, got.variants["rate 0.05"], "variants").warm_up == Stage(steps=7, lr=0.5)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("limits.rate 0.05.lr=2", "'limits.\"rate 0.05\".lr' should be less than or equal to 1, not 2 (from --set)"),
+    ('variants."a.seed=1', "the key 'variants.\"a.seed' has a quote that is not closed"),
+    ("variants..seed=1", "the key 'variants..seed' has an empty part"),
+])
+def test_complaints_about_names_with_dots(text: str, said: str) -> None:
+    assert said in complaint(text)
+
+
+def test_a_group_from_a_file_of_its_own_is_named_by_the_file(write: Any) -> None:
+    file = write("lr: 2\n")
+    group = read_given("warm_up", file, "steps: 3")
+    with pytest.raises(UserError, match="'warm_up.lr' should be less than or equal to 1, not 2") as caught:
+        load_config(Settings, None, None, (), "label", PRESETS, [group])
+    assert f"(from --warm_up {file})" in str(caught.value)
+    assert load_config(Settings, None, None, ["warm_up.lr=0.5"], "label", PRESETS, [group]).warm_up.lr == 0.5
+    with pytest.raises(UserError, match="expected settings such as 'steps: 3', got \"text\""):
+        read_given("warm_up", write("text"), "steps: 3")
 
 
 # ---- sources ----

@@ -198,6 +198,13 @@ def test_studies_that_are_not_there_or_have_wrong_settings(tmp_path: Path, capsy
 # ---- values ----
 
 
+def test_paths_lead_through_names_that_hold_dots() -> None:
+    section = {"groups": {"rate 0.05": {"leak": {"value": 0.3}}, "rate 0": {"seen": 1}}, "rows": [{"a.b": 2}]}
+    assert at_path(section, "groups.rate 0.05.leak") == 0.3
+    assert at_path(section, "groups.rate 0.seen") == 1
+    assert at_path(section, "rows.0.a.b") == 2 and at_path(section, "rows.0.a") is None
+
+
 def test_values_at_paths_and_times() -> None:
     section = {"a": {"value": 0.5, "low": 0}, "b": [{"c": 2}], "d": {"e": None}, "f (g)": {"h": 3.0}}
     assert [at_path(section, path) for path in ("a", "b.0.c", "d.e", "none.x", "f (g).h", "b.7.c")] == [

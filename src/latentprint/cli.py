@@ -100,14 +100,14 @@ def _add_job(
         from rich.console import Console
 
         from latentprint import console
-        from latentprint.config import describe, load_config, to_yaml
+        from latentprint.config import describe, load_config, read_given, to_yaml
 
         job = load()
         if help_keys:
             Console().print(console.keys_table(describe(job.config)))
             return
-        own = [] if victim is None else [_victim_setting(victim)]
-        settings = load_config(job.config, preset, config, [*own, *(sets or ())], command, job.presets)
+        given = [] if victim is None else [read_given("victim", victim, "model: my_model.py:build")]
+        settings = load_config(job.config, preset, config, sets or (), command, job.presets, given)
         if dry_run:
             typer.echo(to_yaml(settings), nl=False)
             return
@@ -138,19 +138,6 @@ def _add_job(
             resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False,
         ) -> None:  # fmt: skip
             run(config, preset, sets, out, resume, help_keys, dry_run)
-
-
-def _victim_setting(path: Path) -> str:
-    """A YAML file about a victim, as one ``--set``."""
-    import yaml
-
-    try:
-        told = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--victim {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(told, dict):
-        raise UserError(f"--victim {path}: expected settings such as 'model: my_model.py:build', got {told!r}")
-    return f"victim={json.dumps(told, default=str)}"
 
 
 def _audit_label() -> Job:

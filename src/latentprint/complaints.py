@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from latentprint.keys import KIND, describe, did_you_mean
+from latentprint.keys import KIND, describe, did_you_mean, dotted
 
 
 class Layer(NamedTuple):
@@ -42,8 +42,9 @@ def sentence(
         tree: the settings that were validated.
         layers: where they came from, later over earlier.
     """
-    first, key = errors[0], _dotted(errors[0], tree)
-    source = next((f" (from {layer.source})" for layer in reversed(layers) if _sets(layer.tree, key)), "")
+    first, parts = errors[0], _parts(errors[0], tree)
+    key = dotted(parts)
+    source = next((f" (from {layer.source})" for layer in reversed(layers) if _sets(layer.tree, parts)), "")
     known = {item.name: item for item in describe(cls)}
     match first["type"]:
         case "extra_forbidden" if key in known:
@@ -61,7 +62,7 @@ def sentence(
         case "value_error":
             return f"{key and repr(key) + ': '}{first['ctx']['error']}{source}"
     # A union reports once for every member.
-    expected = " or ".join(dict.fromkeys(_expected(item) for item in errors if _dotted(item, tree) == key))
+    expected = " or ".join(dict.fromkeys(_expected(item) for item in errors if _parts(item, tree) == parts))
     return f"'{key}' should {expected}, not {shown(first['input'])}{source}"
 
 
@@ -71,7 +72,7 @@ def _expected(error: ErrorDetails) -> str:
     return _EXPECTED.get(error["type"]) or (said[1] if said else f"be valid ({error['msg']})")
 
 
-def _dotted(error: ErrorDetails, node: Any) -> str:
+def _parts(error: ErrorDetails, node: Any) -> list[str]:
     """Where the error is, without the steps that Pydantic adds for the members of a union."""
     parts = []
     for part in error["loc"]:
@@ -79,12 +80,12 @@ def _dotted(error: ErrorDetails, node: Any) -> str:
             node = node[part]
             parts.append(str(part))
     missing = [str(error["loc"][-1])] if error["type"] == "missing" else []
-    return ".".join(parts + missing)
+    return parts + missing
 
 
-def _sets(tree: Any, key: str) -> bool:
-    """Whether ``tree`` gives ``key`` itself or a whole list or value that holds it."""
-    for part in key.split("."):
+def _sets(tree: Any, parts: Sequence[str]) -> bool:
+    """Whether ``tree`` gives what lies at ``parts``, or a whole list or value that holds it."""
+    for part in parts:
         if not isinstance(tree, dict):
             return True
         if part not in tree:

@@ -2,7 +2,9 @@
 
 The settings of a run are one frozen :class:`Config`. Everything a user can get wrong in them (a key, a type,
 a range, a file) becomes one ``UserError`` sentence that names the dotted key, what was given and what was
-expected. Dots separate the levels everywhere; a number picks an item of a list, as in ``stages.2.steps``.
+expected. Dots separate the levels everywhere; a number picks an item of a list, as in ``stages.2.steps``. A name that
+the user chose, such as that of a variant, may hold dots, and stands in double quotes where that is unclear:
+``variants."rate 0.05".split.cut``.
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latentprint.complaints import Layer, sentence, shown
 from latentprint.errors import UserError
-from latentprint.keys import KIND, Key, describe, did_you_mean
+from latentprint.keys import KIND, Key, below, describe, did_you_mean, is_free, key_parts
 
-__all__ = ["Config", "Key", "changed", "config_hash", "describe", "load_config", "to_yaml"]
+__all__ = ["Config", "Given", "Key", "changed", "config_hash", "describe", "load_config", "read_given", "to_yaml"]
 
 NO_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
@@ -44,6 +46,32 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+class Given(NamedTuple):
+    """A group of settings that an option such as ``--victim FILE`` names a file for."""
+
+    key: str
+    file: Path
+    content: Any
+
+
+def read_given(key: str, file: Path, example: str) -> Given:
+    """The group of settings in a YAML file.
+
+    Args:
+        key: of the group, and the option's name. example: a setting of it, for the message.
+
+    Raises:
+        UserError: it cannot be read or holds no settings.
+    """
+    try:
+        content = _parse(file.read_text(encoding="utf-8"), f"--{key} {file}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--{key} {file} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"--{key} {file}: expected settings such as '{example}', got {shown(content)}")
+    return Given(key, file, content)
+
+
 def load_config(
     cls: type[C],
     preset: str | None = None,
@@ -51,6 +79,7 @@ def load_config(
     sets: Sequence[str] = (),
     channel: str = "config",
     presets: Mapping[str, Mapping[str, Any]] = NO_PRESETS,
+    given: Sequence[Given] = (),
 ) -> C:
     """The settings of one run, later sources over earlier ones.
 
@@ -59,14 +88,16 @@ def load_config(
         file: a YAML mapping (YAML 1.1, but ``1e-4`` is a number).
         sets: ``key=value`` texts, the value in YAML.
         channel: begins every message.
+        given: groups of settings from files of their own, over those of ``file``.
 
     Raises:
         UserError: one sentence on the first thing wrong.
     """
     try:
-        layers = [] if preset is None else [_preset_layer(preset, presets)]
-        layers += [] if file is None else [_file_layer(file)]
-        layers += [_set_layers(sets)]
+        layers = [] if preset is None else [_preset_layer(cls, preset, presets)]
+        layers += [] if file is None else [_file_layer(cls, file)]
+        layers += [Layer(f"--{name} {path}", _nest({name: content}, cls)) for name, path, content in given]
+        layers += [_set_layers(cls, sets)]
         tree = reduce(_merge, (layer.tree for layer in layers), _default_tree(cls))
         return _validated(cls, tree, layers)
     except UserError as error:
@@ -84,7 +115,7 @@ def changed(config: C, overrides: Mapping[str, Any], where: str) -> C:
         UserError: one sentence on the first thing wrong.
     """
     try:
-        layer = Layer(where, _nest(overrides))
+        layer = Layer(where, _nest(overrides, type(config)))
         return _validated(type(config), _merge(config.model_dump(mode="json"), layer.tree), [layer])
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
@@ -102,6 +133,9 @@ def config_hash(config: Config) -> str:
 
 
 # ---- the sources ----
+
+#: Key, equals sign and value; what stands in double quotes belongs to the key.
+_SET = re.compile(r'((?:"[^"]*"|[^=])*)(=?)(.*)', re.DOTALL)
 
 
 class _Loader(yaml.SafeLoader):
@@ -134,13 +168,13 @@ def _parse(text: str, where: str) -> Any:
         raise UserError(f"{where} is not valid YAML: {problem}{place}") from None
 
 
-def _preset_layer(name: str, presets: Mapping[str, Mapping[str, Any]]) -> Layer:
+def _preset_layer(cls: type[Config], name: str, presets: Mapping[str, Mapping[str, Any]]) -> Layer:
     if name not in presets:
         raise UserError(f"unknown preset '{name}'; {did_you_mean(name, presets)}")
-    return Layer(f"preset {name}", _nest(presets[name]))
+    return Layer(f"preset {name}", _nest(presets[name], cls))
 
 
-def _file_layer(file: Path) -> Layer:
+def _file_layer(cls: type[Config], file: Path) -> Layer:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -150,32 +184,40 @@ def _file_layer(file: Path) -> Layer:
     content = _parse(text, f"the config file {file}")
     if not isinstance(content, dict | None):
         raise UserError(f"the config file {file} should hold 'key: value' lines, not {shown(content)}")
-    return Layer(str(file), _nest(content or {}))
+    return Layer(str(file), _nest(content or {}, cls))
 
 
-def _set_layers(sets: Sequence[str]) -> Layer:
-    return Layer("--set", reduce(_merge, map(_set_tree, sets), {}))
+def _set_layers(cls: type[Config], sets: Sequence[str]) -> Layer:
+    return Layer("--set", reduce(_merge, (_set_tree(cls, text) for text in sets), {}))
 
 
-def _set_tree(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
+def _set_tree(cls: type[Config], text: str) -> dict[str, Any]:
+    key, equals, value = _SET.match(text).groups()  # type: ignore[union-attr] (it matches any text)
     if not equals or not key.strip():
         raise UserError(f"--set {shown(text)} should be key=value, as in --set seed=1")
-    return _nest({key.strip(): _parse(value, f"--set {key.strip()}: {shown(value)}")})
+    return _nest({key.strip(): _parse(value, f"--set {key.strip()}: {shown(value)}")}, cls)
 
 
 def _default_tree(cls: type[Config]) -> dict[str, Any]:
     return cls.model_construct().model_dump(mode="json")  # unvalidated: a required key is still missing here
 
 
-def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _nest(overrides: Mapping[str, Any], cls: type[Config]) -> dict[str, Any]:
     """Dotted keys as nested mappings: ``{"a.b": 1, "a": {"c": 2}}`` gives ``{"a": {"b": 1, "c": 2}}``."""
+    return _nested(overrides, cls, cls)
+
+
+def _nested(overrides: Mapping[str, Any], annotation: Any, root: type[Config]) -> dict[str, Any]:
+    """As `_nest`, for what a setting of this annotation holds; names of a free mapping are taken whole."""
     tree: dict[str, Any] = {}
     for key, value in overrides.items():
-        if not all(key.split(".")):
-            raise UserError(f"the key '{key}' has an empty part; keys are written a.b=value or nested")
-        branch = _nest(value) if isinstance(value, Mapping) else value
-        for part in reversed(key.split(".")):
+        try:
+            parts = [key] if is_free(annotation) else key_parts(root, key, annotation)
+        except ValueError as error:
+            raise UserError(f"the key '{key}' {error}; keys are written a.b=value or nested") from None
+        inner = reduce(lambda outer, part: below(outer, part, root), parts, annotation)
+        branch = _nested(value, inner, root) if isinstance(value, Mapping) else value
+        for part in reversed(parts):
             branch = {part: branch}
         tree = _merge(tree, branch)
     return tree

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -32,6 +32,87 @@ def describe(cls: type[BaseModel]) -> list[Key]:
     Groups in a list are numbered as in the default (``stages.0.steps``), which is how ``--set`` calls them.
     """
     return list(_keys(cls, None, ""))
+
+
+def dotted(parts: Sequence[str]) -> str:
+    """Parts as a key, those that hold a dot in double quotes."""
+    return ".".join(f'"{part}"' if "." in part else part for part in parts)
+
+
+def is_free(annotation: Any) -> bool:
+    """Whether it is of a mapping with names that the user chooses, or of anything at all."""
+    return annotation is Any or _mapping_values(annotation) is not None
+
+
+def key_parts(cls: type[BaseModel], key: str, within: Any = None) -> list[str]:
+    """A dotted key as its parts: it is cut at the dots between settings, never inside a name that the user chose.
+
+    Of a free mapping the name is all that follows, or where its values are groups of settings, all up to the first dot
+    before one of these. A name in double quotes is taken as it stands.
+
+    Args:
+        cls: of all settings. within: the annotation of what the key is relative to; None: ``cls``.
+
+    Raises:
+        ValueError: an empty part or an open quote.
+    """
+    parts: list[str] = []
+    annotation, rest = within or cls, key
+    while True:
+        part, rest = _first_part(annotation, rest, cls)
+        if not part:
+            raise ValueError("has an empty part")
+        parts.append(part)
+        if not rest:
+            return parts
+        annotation, rest = below(annotation, part, cls), rest[1:]
+
+
+def below(annotation: Any, part: str, root: type[BaseModel]) -> Any:
+    """The annotation of what lies under ``part``: ``root`` for overrides of the settings themselves, else its own, or
+    ``object`` where nothing is known of it."""
+    if annotation is Any:
+        return Any
+    if (values := _mapping_values(annotation)) is not None:
+        return root if _mapping_values(values) is not None else values
+    fields = [group.model_fields[part].annotation for group in _groups(annotation) if part in group.model_fields]
+    if fields:
+        return Union[tuple(fields)]  # noqa: UP007 (of a number known only when it runs)
+    items = [get_args(each)[0] for each in _members(annotation) if get_origin(each) in (list, tuple)]
+    return items[0] if items and part.isdigit() else object
+
+
+def _first_part(annotation: Any, text: str, root: type[BaseModel]) -> tuple[str, str]:
+    """The first part of a dotted key, and the rest with its leading dot."""
+    if text.startswith('"'):
+        part, quote, rest = text[1:].partition('"')
+        if not quote or rest[:1] not in ("", "."):
+            raise ValueError("has a quote that is not closed before a dot or the end")
+        return part, rest
+    pieces = text.split(".")
+    if (values := _mapping_values(annotation)) is None:
+        return (text, "") if annotation is Any else (pieces[0], text[len(pieces[0]):])
+    groups = _groups(root if _mapping_values(values) is not None else values)
+    fields = {name for group in groups for name in group.model_fields}
+    length = next((i for i in range(1, len(pieces)) if pieces[i] in fields), len(pieces))
+    part = ".".join(pieces[:length])
+    return part, text[len(part):]
+
+
+def _mapping_values(annotation: Any) -> Any:
+    """The annotation of a free mapping's values; None for all else."""
+    found = [get_args(each) for each in _members(annotation)
+             if isinstance(origin := get_origin(each), type) and issubclass(origin, Mapping)]
+    return found[0][1] if found and len(found[0]) == 2 else None
+
+
+def _members(annotation: Any) -> list[Any]:
+    """An annotation, or those of a union."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [member for each in get_args(annotation) for member in _members(each)]
+    return [annotation]
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,20 @@ def _row(study: Study, task: Task) -> Row:
 
 
 def at_path(section: Mapping[str, Any], path: str) -> float | None:
-    """The number at a dotted path; of an interval its value."""
-    found: Any = section
-    for part in path.split("."):
-        if isinstance(found, list) and part.isdigit() and int(part) < len(found):
-            found = found[int(part)]
-        else:
-            found = mapping(found).get(part)
-    return number(mapping(found).get("value") if isinstance(found, Mapping) else found)
+    """The number at a dotted path; of an interval its value. A name in the report may hold dots of its own."""
+    found = next(_at(section, path), None)
+    return number(found.get("value") if isinstance(found, Mapping) else found)
+
+
+def _at(node: Any, path: str) -> Iterator[Any]:
+    """What lies at a dotted path, whichever of its dots belong to names."""
+    if not path:
+        yield node
+        return
+    entries = {str(i): item for i, item in enumerate(node)} if isinstance(node, list) else mapping(node)
+    for key, item in entries.items():
+        if f"{path}.".startswith(f"{key}."):
+            yield from _at(item, path[len(key) + 1:])
 
 
 def series(rows: Sequence[Mapping[str, Any]], name: str, phases: str,
