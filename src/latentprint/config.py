@@ -192,7 +192,9 @@ def _set_layers(cls: type[Config], sets: Sequence[str]) -> Layer:
 
 
 def _set_tree(cls: type[Config], text: str) -> dict[str, Any]:
-    key, equals, value = _SET.match(text).groups()  # type: ignore[union-attr] (it matches any text)
+    found = _SET.match(text)
+    assert found is not None  # it matches any text
+    key, equals, value = found.groups()
     if not equals or not key.strip():
         raise UserError(f"--set {shown(text)} should be key=value, as in --set seed=1")
     return _nest({key.strip(): _parse(value, f"--set {key.strip()}: {shown(value)}")}, cls)

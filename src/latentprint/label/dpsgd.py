@@ -185,7 +185,7 @@ def take_gradients(optimizer: DPOptimizer) -> None:
     """Clip each sample's gradient of the micro-batch just passed and add it to the step's sum; without noise."""
     optimizer.clip_and_accumulate()
     for parameter in optimizer.params:
-        parameter.grad_sample = None  # type: ignore[attr-defined]
+        parameter.grad_sample = None
 
 
 def train_privately(config: LabelConfig, model: ModelConfig, victim: DPSGD, data: ImageSet, run: RunDir,
