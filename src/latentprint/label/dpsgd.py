@@ -229,7 +229,8 @@ def train_privately(config: LabelConfig, model: ModelConfig, victim: DPSGD, data
     victim.freeze()
 
 
-def micro_batches(images: Tensor, labels: Tensor, weight: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def micro_batches(images: Tensor, labels: Tensor, weight: Tensor,
+                  count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """One sample of photos as ``count`` parts of nearly equal size; an empty part holds its first photo, weight 0."""
     for part in torch.arange(len(images)).tensor_split(count):
         if len(part):

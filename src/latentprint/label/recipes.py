@@ -61,7 +61,7 @@ def unfit(stages: Sequence[Stage], arm: Arm) -> str | None:
     if bare := next((stage.name for stage in stages if not set(stage.active) - gone[stage.identity]), None):
         return f"arm '{arm}' leaves the stage '{bare}' without losses"
     if arm == "two-stage" and len(stages) < 2:
-        return "arm 'two-stage' needs two stages or more, and there is one: the steps of all but the last train the first"
+        return "arm 'two-stage' needs two stages or more: the first takes the steps of all but the last"
     if arm == "two-stage" and stages[-1].identity != "label":
         return (f"arm 'two-stage' needs a last stage with identity 'label', and that of '{stages[-1].name}' is "
                 f"'{stages[-1].identity}'")
