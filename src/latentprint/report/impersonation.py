@@ -1,8 +1,8 @@
 """The template channel's second finding: does the attacked recogniser itself accept the reconstructions?
 
-The attack optimised that recogniser, so what passes it may be a pattern that fools this one system. The headline is
-therefore recovery of the face, by a judge that the attack did not use; impersonation stands beside it, with numbers of
-its own. Reports written before the two were told apart have no such finding.
+A white-box attack optimises that recogniser, so what passes it may be a pattern that fools this one system. The
+headline is therefore recovery of the face, by a judge that the attack did not use; impersonation stands beside it, with
+numbers of its own. Reports written before the two were told apart have no such finding.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Impersonation:
         leak = "" if self.leak.value is None else f", {percent(self.leak.value)} of the way between them"
         return (f"The reconstructions pass the attacked recogniser for {percent(self.attack.value)} of the person's "
                 f"other photos ({f'95% interval {interval}; ' if interval else ''}{scale}{leak}): impersonation of "
-                "this system, which is what the attack optimised.")
+                "this system, which does not show that the face came back.")
 
 
 def disagreement(section: Mapping[str, Any]) -> str:

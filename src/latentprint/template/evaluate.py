@@ -1,10 +1,11 @@
 """From reconstructions to numbers: did the face come back, and does the attacked system accept it?
 
 Success attack rate (SAR) type I: a reconstruction is accepted against the very template that leaked; type II: against
-that of another photo of the person. Type II by the attacked recogniser is *impersonation* of that system, which the
-attack optimised; type II by the first judge, which no attack uses, is *recovery* of the face, the headline. A threshold
-belongs to a recogniser and a protection, and is set by strangers among the evaluation people at a false match rate.
-Source: the protocol of Otroshi Shahreza et al. (GaFaR, and bob's tifs2024 experiments).
+that of another photo of the person. Type II by the attacked recogniser is *impersonation* of that system, which a
+white-box attack optimises; type II by the first judge, which no attack uses, is *recovery* of the face, the headline.
+
+A threshold belongs to a recogniser and a protection, and is set by strangers among the evaluation people at a false
+match rate. Source: the protocol of Otroshi Shahreza et al. (GaFaR, and bob's tifs2024 experiments).
 """
 
 from __future__ import annotations
