@@ -28,6 +28,7 @@ from latentprint.label.check import check_audit, queries
 from latentprint.label.presets import PRESETS, LabelConfig
 from latentprint.models import outside
 from latentprint.models.outside import HttpNetwork, OnnxNetwork
+from latentprint.models.paths import beside
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access, AccessDenied
 from latentprint.victim import Victim, load_victim
@@ -321,3 +322,29 @@ def test_procedural_faces_are_aligned_and_scattered_ones_are_not() -> None:
     rolled = torch.stack([image.roll((int(17 * i) % 64, int(29 * i) % 64), (1, 2)) for i, image in enumerate(images)])
     flag = unaligned(rolled, "faces")
     assert flag is not None and "do not look like aligned faces" in flag.message
+
+
+def test_paths_in_a_file_about_a_victim_start_at_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (folder / "net.py").write_text("")
+    (elsewhere / "w.pt").write_text("")
+    (folder / "v.yaml").write_text("model: net.py:build\nweights: w.pt\n")
+    said = ("audit", "label", "--preset", "tiny", "--victim", str(folder / "v.yaml"), "--dry-run")
+    code, out, err = run_cli(capsys, *said)
+    victim = yaml.safe_load(out)["victim"]
+    assert code == 0 and victim["model"] == f"{folder / 'net.py'}:build" and victim["weights"] == "w.pt"
+    assert f"there is no {folder / 'w.pt'}; w.pt in the working folder is taken" in err
+    (folder / "w.pt").write_text("")
+    code, out, err = run_cli(capsys, *said)
+    assert yaml.safe_load(out)["victim"]["weights"] == str(folder / "w.pt") and not err
+    for spec, kept in (("timm:resnet10t", "timm:resnet10t"), ("https://a.b/c.onnx", "https://a.b/c.onnx"),
+                       ("package.net:build", "package.net:build"), ("/x/m.pt2", "/x/m.pt2"),
+                       ("m.pt2", str(folder / "m.pt2"))):
+        assert beside({"model": spec}, folder) == ({"model": kept}, [])
+    (folder / "v.yaml").write_text("scale: many\n")
+    code, _, err = run_cli(capsys, *said)
+    assert code == 2 and f"'victim.scale' should be a number, not \"many\" (from --victim {folder / 'v.yaml'})" in err

@@ -100,13 +100,13 @@ def _add_job(
         from rich.console import Console
 
         from latentprint import console
-        from latentprint.config import describe, load_config, read_given, to_yaml
+        from latentprint.config import describe, load_config, to_yaml
 
         job = load()
         if help_keys:
             Console().print(console.keys_table(describe(job.config)))
             return
-        given = [] if victim is None else [read_given("victim", victim, "model: my_model.py:build")]
+        given = [] if victim is None else [_victim_settings(victim)]
         settings = load_config(job.config, preset, config, sets or (), command, job.presets, given)
         if dry_run:
             typer.echo(to_yaml(settings), nl=False)
@@ -138,6 +138,18 @@ def _add_job(
             resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False,
         ) -> None:  # fmt: skip
             run(config, preset, sets, out, resume, help_keys, dry_run)
+
+
+def _victim_settings(path: Path) -> Any:
+    """What a YAML file says about a victim, a `Given`; relative paths in it start at its folder."""
+    from latentprint.config import read_given
+    from latentprint.models.paths import beside
+
+    given = read_given("victim", path, "model: my_model.py:build")
+    settings, notes = beside(given.content, path.parent)
+    for note in notes:
+        typer.echo(f"{path}: {note}", err=True)
+    return given._replace(content=settings)
 
 
 def _audit_label() -> Job:
