@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,20 @@ def test_many_victims_are_numbered_beside_a_list(tmp_path: Path) -> None:
             return picture.size
 
     assert drawn(9)[0] < drawn(10)[0] and drawn(10)[1] < drawn(30)[1]
+
+
+@pytest.mark.parametrize(("body", "message"), [
+    ("raise RuntimeError('height 32 is not 224')", r"m\.py:Net cannot take two 32x32 images: height 32 is not 224; "),
+    ("return {'logits': self.head(x.mean((2, 3)))}", r"m\.py:Net answers with a dict, .* one tensor: let its forward"),
+])
+def test_networks_that_cannot_be_cut_are_told_in_a_sentence(run: Run, tmp_path: Path, body: str, message: str) -> None:
+    (tmp_path / "m.py").write_text("from torch import nn\nclass Net(nn.Module):\n    def __init__(self, n):\n"
+                                   "        super().__init__()\n        self.head = nn.Linear(3, n)\n"
+                                   f"    def forward(self, x):\n        {body}\n")
+    code, err, _ = run("audit feature", f"split.model={tmp_path / 'm.py'}:Net", "split.cut=head")
+    assert code == 2 and re.search(message, err), err
+
+
+def test_a_vision_transformer_of_another_size_is_told_in_a_sentence(run: Run) -> None:
+    code, err, _ = run("audit feature", "split.model=timm:vit_tiny_patch16_224", "split.cut=blocks.0")
+    assert code == 2 and "cannot take two 32x32 images: Input height (32) doesn't match model (224)" in err

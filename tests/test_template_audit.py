@@ -377,3 +377,34 @@ def test_image_sets_give_every_persons_first_photos() -> None:
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 8, 8)
     first, rest = ImageSet(images, labels, ("a", "b"), "here").first_photos(1)
     assert first.images[:, 0, 0, 0].tolist() == [1, 0] and rest.images[:, 0, 0, 0].tolist() == [3, 2, 4]
+
+
+def test_a_recogniser_of_ones_own_with_several_outputs_and_without_gradients(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "own.py").write_text("""
+import torch
+from torch import nn
+class Own(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.net = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, dim))
+    def forward(self, x):
+        return {"pooler_output": self.net(x), "other": self.net(-x)}
+class Frozen(Own):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.net(x)
+""")
+    config = RecogniserConfig(model=f"{tmp_path / 'own.py'}:Own", dim=32)
+    found = load_recogniser(config, None, 64, CPU, "recogniser")
+    x = torch.rand(3, 3, 64, 64)
+    state = found.network.state_dict()
+    pooled = torch.nn.functional.adaptive_avg_pool2d(2 * x - 1, 4).flatten(1)
+    expected = pooled @ state["network.net.2.weight"].T + state["network.net.2.bias"]
+    assert torch.allclose(found(x), torch.nn.functional.normalize(expected), atol=1e-5)
+    assert found.gradients and "'pooler_output' is taken as the embeddings" in found.notes[0]
+    other = load_recogniser(config.model_copy(update={"output": "other"}), None, 64, CPU, "recogniser")
+    assert other.notes == () and not torch.allclose(other(x), found(x))
+    assert not load_recogniser(config.model_copy(update={"model": f"{tmp_path / 'own.py'}:Frozen"}), None, 64, CPU,
+                               "recogniser").gradients
+    code, err, _ = run("audit template", f"recogniser.model={tmp_path / 'own.py'}:Frozen", "recogniser.dim=32")
+    assert code == 2 and "gives no gradients, so there is no white box; take attack.access=transfer" in err

@@ -10,14 +10,16 @@ from torch import nn
 from latentprint.checks import enforce, flat_images
 from latentprint.data.base import ImageSet
 from latentprint.data.sources import load
+from latentprint.engine.loop import say
 from latentprint.engine.seeds import derive
-from latentprint.errors import UserError
+from latentprint.errors import UserError, useful_line
 from latentprint.feature.defenses.registry import make_defences
+from latentprint.feature.graph import modes_kept
 from latentprint.feature.presets import FeatureConfig, FeatureData, SplitConfig
 from latentprint.feature.split import Split, split, with_bottleneck
 from latentprint.feature.victim import SplitVictim
-from latentprint.models.checkpoints import fill, load_state
-from latentprint.models.loading import load_module
+from latentprint.models.checkpoints import fill, load_state, load_weights
+from latentprint.models.loading import load_network
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.split_networks import DEFAULT_CUT, resnet20, vgg11
 
@@ -70,8 +72,9 @@ def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Spl
     victim = SplitVictim(edge, parts.cloud, data.n_classes, preprocess=preprocess, defences=defences,
                          name=f"{config.split.model} cut after {parts.cut}")
     if config.split.weights is not None:
-        fill(victim.networks, load_state(config.split.weights),
-             f"split.weights: {config.split.weights} does not fit this network and its defences")
+        for note in load_weights(victim.networks, config.split.weights,
+                                 f"split.weights: {config.split.weights} does not fit this network and its defences"):
+            say(f"split.weights: {note}")
     return victim, parts
 
 
@@ -83,7 +86,7 @@ def cut_network(config: SplitConfig, data: ImageSet, example: torch.Tensor) -> S
     """
     kind, _, name = config.model.partition(":")
     if kind != "builtin":
-        made = split(load_module(config.model, data.n_classes), _cut(config), example)
+        made = split(foreign(config, data.n_classes, example), _cut(config), example)
         return made if config.bottleneck is None else with_bottleneck(made, config.bottleneck, config.bounded, example)
     at_default = config.cut in (None, DEFAULT_CUT)
     network = builtin(name, data, config.bottleneck if at_default else None, config)
@@ -91,6 +94,31 @@ def cut_network(config: SplitConfig, data: ImageSet, example: torch.Tensor) -> S
     if at_default or config.bottleneck is None:
         return made
     return with_bottleneck(made, config.bottleneck, config.bounded, example)
+
+
+def foreign(config: SplitConfig, n_classes: int, example: torch.Tensor) -> nn.Module:
+    """A network that is not built in, run once on the images it will see.
+
+    Raises:
+        UserError: it cannot be loaded, cannot take images of this size, or answers with anything but one tensor.
+    """
+    loaded = load_network(config.model, n_classes)
+    size = "x".join(map(str, example.shape[2:]))
+    with modes_kept(loaded.network), torch.no_grad():
+        try:
+            answer = loaded.network.eval()(example.clone())
+        except UserError:
+            raise
+        except Exception as error:  # whatever the user's own code raises
+            raise UserError(f"split.model: {config.model} cannot take two {size} images: {useful_line(error)}; "
+                            "data.train.size and data.test.size set their size") from error
+    if not isinstance(answer, torch.Tensor):
+        kind = type(answer).__name__
+        raise UserError(f"split.model: {config.model} answers with a {kind}, and a network that is cut must answer "
+                        "with one tensor: let its forward return the logits alone")
+    for note in loaded.notes:
+        say(f"split.model: {note}")
+    return loaded.network
 
 
 def builtin(name: str, data: ImageSet, bottleneck: int | None, config: SplitConfig) -> nn.Module:

@@ -89,7 +89,8 @@ def load_network(spec: str, n_outputs: int, weights: Path | None = None,
             raise UserError(f"weights: {spec} holds its own weights already; leave out {weights}")
         notes += load_weights(module, weights, f"{weights} does not fit {spec}")
     if isinstance(module, torch.jit.ScriptModule) and getattr(module, "training", False):
-        notes.append(f"{Path(spec).name} was saved in training mode and is run in evaluation mode")
+        notes.append(f"{Path(spec).name} was saved in training mode; it is switched to evaluation mode, "
+                     "which changes nothing in a traced program")
     return Loaded(module, tuple(notes))
 
 

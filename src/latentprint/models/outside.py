@@ -40,7 +40,7 @@ class OutsideNetwork(nn.Module, ABC):
 
 
 #: NumPy's types by the names that ONNX Runtime gives them.
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
+_TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
           "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 
@@ -72,9 +72,9 @@ class OnnxNetwork(OutsideNetwork):
         if len(inputs) != 1:
             raise UserError(f"{path} takes {len(inputs)} inputs ({', '.join(each.name for each in inputs)}), expected "
                             "one, the images")
-        self.input, self.type, self.declared = inputs[0].name, inputs[0].type, list(inputs[0].shape)
-        if self.type not in _TYPES:
-            raise UserError(f"{path} takes {self.type}, expected one of {', '.join(_TYPES)}")
+        self.input, self.dtype, self.declared = inputs[0].name, inputs[0].type, list(inputs[0].shape)
+        if self.dtype not in _TYPES:
+            raise UserError(f"{path} takes {self.dtype}, expected one of {', '.join(_TYPES)}")
         self.outputs = [each.name for each in self.session.get_outputs()]
 
     def answer(self, x: Tensor) -> Tensor | dict[str, Tensor]:
@@ -89,12 +89,13 @@ class OnnxNetwork(OutsideNetwork):
         return next(iter(tensors.values())) if len(found) == len(tensors) == 1 else tensors
 
     def _typed(self, x: Tensor) -> np.ndarray:
-        kind = np.dtype(_TYPES[self.type])
+        kind = np.dtype(_TYPES[self.dtype])
         if kind.kind == "f":
             return x.numpy().astype(kind)
-        if float(x.min()) < 0 or float(x.max()) > 255 or 0 < float(x.max()) <= 1:
-            raise UserError(f"the network takes whole numbers ({self.type}) and its settings give {float(x.min()):.3g} "
-                            f"to {float(x.max()):.3g}: for bytes set scale: 255, mean: [0, 0, 0], std: [1, 1, 1]")
+        low, high = float(x.min()), float(x.max())
+        if low < 0 or high > 255 or 0 < high <= 1:
+            raise UserError(f"the network takes whole numbers ({self.dtype}) and its settings give {low:.3g} to "
+                            f"{high:.3g}: for bytes set scale: 255, mean: [0, 0, 0], std: [1, 1, 1]")
         return x.round().numpy().astype(kind)
 
 
