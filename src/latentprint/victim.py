@@ -26,9 +26,11 @@ from latentprint.models.penultimate import logits_and_penultimate, penultimate
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access, AccessDenied, Bounds
 
-Answers = Literal["logits", "probabilities", "log-probabilities"]
+Answers = Literal["logits", "probabilities", "log-probabilities", "sigmoid"]
 #: A probability of less counts as this much, for its logarithm to be finite.
 LEAST_PROBABILITY = 1e-12
+#: A sigmoid's output counts as at least this, and at most 1 less this.
+SIGMOID_EPS = 1e-7
 NO_GRADIENTS = ("an ONNX file or a service answers with scores alone, and the attack's stages need gradients: take "
                 "--preset scores, or attack.access=scores and attack.stages=[]")
 
@@ -158,7 +160,13 @@ class Victim(nn.Module):
         return self._read(answer), features
 
     def _read(self, answer: Tensor) -> Tensor:
-        return answer.clamp_min(LEAST_PROBABILITY).log() if self.answers == "probabilities" else answer
+        match self.answers:
+            case "probabilities":
+                return answer.clamp_min(LEAST_PROBABILITY).log()
+            case "sigmoid":
+                return answer.float().logit(SIGMOID_EPS)
+            case _:
+                return answer
 
     def training_loss(self, x: Tensor, y: Tensor, progress: float = 0.0) -> tuple[Tensor, Tensor]:
         """What its owner minimises in training: cross-entropy, unless a defence says otherwise.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from latentprint.config import Config
-from latentprint.data.base import concatenate
+from latentprint.data.base import ImageSet, concatenate
 from latentprint.data.sources import DataSource, ProceduralSource, load
 from latentprint.data.splits import AuditData, from_parts, split_people
 from latentprint.errors import UserError
@@ -42,12 +42,20 @@ def load_people(settings: PeopleConfig, seed: int, n_heldout: int, n_train: int 
     others = [load(source) for source in settings.public]
     if heldout is not None:
         if settings.n_private is not None or not others:
-            raise UserError("data.others: with other photos in a source of their own, all of data.private is private, "
-                            "and data.public has to name others; leave data.n_private out")
-        return AuditData(concatenate(*others), private.first_photos(n_train)[0], load(heldout), evaluation)
+            raise UserError("data: with held-out photos in a source of their own, all of data.private is private, and "
+                            "data.public has to name others; leave data.n_private out")
+        return AuditData(concatenate(*others), private.first_photos(n_train)[0], _alike(load(heldout), private),
+                         evaluation)
     if settings.n_private is not None:
         data = split_people(private, settings.n_private, n_heldout, seed, n_train=n_train)
         return AuditData(concatenate(data.public, *others), data.private_train, data.private_heldout, evaluation)
     if others:
         return from_parts(concatenate(*others), private, n_heldout, seed, evaluation, n_train)
     raise UserError("data.public is empty: name a public source, or data.n_private to split data.private")
+
+
+def _alike(photos: ImageSet, people: ImageSet) -> ImageSet:
+    """The same photos with their people in the order of ``people``, where these are the same."""
+    if sorted(photos.names) != sorted(people.names):
+        return photos  # for `AuditData` to refuse
+    return photos.of_classes([photos.names.index(name) for name in people.names])

@@ -37,7 +37,6 @@ from latentprint.label.evaluate import (
     ArmScores,
     Bench,
     enrolled,
-    gradient_flag,
     label_section,
     protocol,
     score,
@@ -46,7 +45,9 @@ from latentprint.label.evaluate import (
 )
 from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
+from latentprint.label.preprocessings import COMPARED
 from latentprint.label.presets import LabelConfig
+from latentprint.label.probe import chance_flag, probe, spread
 from latentprint.label.tools import Tools, encode
 from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.strangers import check_strangers
@@ -89,9 +90,10 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
                             command=["latentprint", *sys.argv[1:]], data=data.hashes()))
     bench, victim, tools, found = prepare(config, data, models, run)
     warnings += found
+    looked = look_at(victim, data)
     arms, drawn, attack, queries = draw_arms(config, bench, victim, tools, run)
     section = label_section(bench, arms)
-    section["probes"] = checks.probes([gradient_flag(victim.victim, data.public.images)])
+    section["probes"] = checks.probes(looked)
     section["protocol"] = protocol(bench, config.attack.images, config.attack.selected)
     section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
                          "n_classes": victim.victim.n_classes, "n": victim.n}
@@ -135,7 +137,7 @@ def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
         UserError: no public people, too few photos, a person or photo on both sides.
     """
     settings = config.data
-    data = load_people(settings, config.seed, settings.n_heldout, settings.n_train)
+    data = load_people(settings, config.seed, settings.n_heldout, settings.n_train, settings.heldout)
     if settings.groups is not None:  # of those who are private after the split
         groups = read_groups(settings.groups, data.private_train.names)
         train, heldout = (replace(part, groups=groups) for part in (data.private_train, data.private_heldout))
@@ -225,6 +227,16 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
         for network, name in ((models.judge, config.judge), (models.teacher, config.teacher)))
     bench = Bench(data, evaluators, judge, teacher, tools.attributes, config.resamples, config.seed)
     return bench, victim, tools, [*found, *warnings_of(bench.judge)]
+
+
+def look_at(victim: Classifier, data: AuditData) -> list[checks.Flag]:
+    """What would hide a leak of this victim from the attack; each is said at once, before the attack is paid for."""
+    flags = [*probe(victim.victim, spread(data.private_heldout, COMPARED)),
+             chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)]
+    found = [flag for flag in flags if flag]
+    for flag in found:
+        say(f"warning: this audit will be inconclusive unless it shows a leak: {flag.message}; {flag.mend}")
+    return found
 
 
 def draw_arms(

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
+import torch.nn.functional as F
+from scipy.stats import beta, mannwhitneyu
 
-from latentprint.data.base import ImageSet
 from latentprint.data.splits import AuditData
 from latentprint.engine.settings import settled
-from latentprint.errors import UserError
 from latentprint.findings import Row
 from latentprint.label.audit import Models, audit_data, load_models
 from latentprint.label.classifiers import is_trained_here, scores
-from latentprint.label.presets import LabelConfig, ModelConfig
-from latentprint.models.outside import OutsideNetwork
-from latentprint.models.preprocess import Colours, Preprocess
+from latentprint.label.preprocessings import COMPARED, best_other
+from latentprint.label.presets import LabelConfig
+from latentprint.label.probe import (
+    LEVEL,
+    SERVICE_PHOTOS,
+    better_than_chance,
+    chance_flag,
+    hits_of,
+    probe,
+    spread,
+)
+from latentprint.models.outside import HttpNetwork
+from latentprint.report.conclusive import MOST_HIDDEN
 from latentprint.types import Access
 from latentprint.victim import Victim
-
-#: Held-out photos at which a victim is tried.
-TRIED = 200
-#: An accuracy lower by more than this than under another preprocessing: the one that was declared looks wrong.
-SUSPICIOUS = 0.05
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def check_audit(config: LabelConfig) -> list[Row]:
@@ -43,6 +46,10 @@ def _people(data: AuditData, warnings: list[str]) -> Iterator[Row]:
                        ("evaluation", data.evaluation)):
         if part is not None:
             yield Row("data", name, f"{part.n_classes} people, {len(part)} photos of {part.size} pixels: {part.source}")
+    people = data.private_train.n_classes
+    if (reach := most_hidden(people)) >= MOST_HIDDEN:
+        yield Row("data", "few people", f"an attack that draws nobody right of {people} people still leaves up to "
+                  f"{reach:.0%} possible (95% interval): such an audit is inconclusive", None, "audit more people")
     for warning in warnings:
         yield Row("data", "warning", warning, None)
 
@@ -55,19 +62,47 @@ def _victim(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Ro
     if is_trained_here(model):
         yield Row("victim", "accuracy", "it will be trained here on the private people")
         return
-    photos = data.private_heldout.take(torch.linspace(0, len(data.private_heldout) - 1,
-                                                      min(TRIED, len(data.private_heldout))).long().unique())
-    own = accuracy(victim, photos)
-    chance = 1 / victim.n_classes
-    good = own > 3 * chance
-    yield Row("victim", "accuracy", f"{own:.1%} of {len(photos)} held-out photos, chance is {chance:.1%}", good,
-              "" if good else "are its classes, weights and preprocessing those it was trained with?")
-    if isinstance(victim.network, OutsideNetwork):
+    service = isinstance(victim.network, HttpNetwork)
+    photos = spread(data.private_heldout, SERVICE_PHOTOS if service else COMPARED)
+    right = int(hits_of(victim, photos).sum())
+    yield _accuracy(right, len(photos), victim.n_classes)
+    for flag in probe(victim, photos):
+        yield Row("victim", flag.name, flag.message, False, flag.mend)
+    if service:
         return  # every further look is a query somebody counts
-    found, said = max((tried(victim, look, photos), said) for said, look in others(model))
-    if found > own + SUSPICIOUS:
-        yield Row("victim", "preprocessing", f"with {said} it names {found:.1%} of them right", False,
-                  "declare it so, unless you know better")
+    if right < len(photos) and (other := best_other(victim, photos)) is not None:
+        said = (f"with {other.words} it names {other.right} of {other.n} right instead of {other.declared} "
+                f"(p {other.p:.2g})")
+        if other.sure:
+            yield Row("victim", "preprocessing", said, False, "declare it so, unless you know better")
+        elif other.right - other.declared > 1:
+            yield Row("victim", "preprocessing", f"{said}: too few photos to tell", None)
+    yield from _seen(config, data, victim)
+
+
+def _accuracy(right: int, n: int, n_classes: int) -> Row:
+    """By a count: right answers that guessing explains are a fault where there are enough photos to tell."""
+    found = f"{right / n:.1%}: {right} of {n} held-out photos right; {n / n_classes:.1f} would be chance"
+    if flag := chance_flag(right, n, n_classes):
+        return Row("victim", "accuracy", found, False, flag.mend)
+    if better_than_chance(right, n, n_classes):
+        return Row("victim", "accuracy", found)
+    return Row("victim", "accuracy", f"{found}: too few photos to tell it from chance", None)
+
+
+def _seen(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Row]:
+    """Has the victim been trained on photos that the audit holds out?"""
+    train, heldout = (spread(part, COMPARED) for part in (data.private_train, data.private_heldout))
+    losses = [F.cross_entropy(scores(victim, part.images), part.labels, reduction="none") for part in (train, heldout)]
+    right = [float(hits_of(victim, part).float().mean()) for part in (train, heldout)]
+    found = f"{right[0]:.1%} of {len(train)} training photos right, {right[1]:.1%} of {len(heldout)} held-out ones"
+    larger = float(mannwhitneyu(losses[0].numpy(), losses[1].numpy(), alternative="less").pvalue) <= LEVEL
+    if larger or config.data.heldout is not None:
+        yield Row("victim", "held out", found)
+        return
+    yield Row("victim", "held out", f"{found}, and it is no less sure of these", None,
+              "if it was trained on them too, ceiling and accuracy flatter: name photos that it never saw with "
+              "data.heldout")
 
 
 def _attack(config: LabelConfig, data: AuditData, models: Models) -> Iterator[Row]:
@@ -86,40 +121,15 @@ def _attack(config: LabelConfig, data: AuditData, models: Models) -> Iterator[Ro
     assert models.victim.access is Access.WHITE_BOX or not config.attack.stages
 
 
+def most_hidden(people: int) -> float:
+    """Upper end of the 95% interval (Clopper and Pearson 1934) of a rate that is 0 of so many people."""
+    return float(beta.ppf(0.975, 1, people))
+
+
 def queries(config: LabelConfig, data: AuditData) -> int:
-    """Images that an attack without stages asks its victim about, the owner's own look at held-out photos included."""
+    """Images that an attack without stages asks its victim about, the owner's own look at held-out photos and
+    the probes included."""
     classes = data.private_train.n_classes
     pictures = classes * config.attack.images
     arms = 4 if config.attack.initial == "mapped" else 3
-    return len(data.public) + len(data.private_heldout) + arms * pictures
-
-
-def accuracy(victim: Victim, photos: ImageSet) -> float:
-    """Share of photos that the victim names right."""
-    return float((scores(victim, photos.images).argmax(1) == photos.labels).float().mean())
-
-
-def others(model: ModelConfig) -> Iterator[tuple[str, Preprocess]]:
-    """Other preprocessings that are common, in words and ready."""
-    top, left, bottom, right = model.crop
-    crop, size = (top, left, bottom, right), model.input_size
-    flipped: Colours = "rgb" if model.colours == "bgr" else "bgr"
-    if model.colours != "grey":
-        yield f"colours: {flipped}", Preprocess(crop, size, model.mean, model.std, flipped, model.scale)
-    yield "ImageNet's mean and std", Preprocess(crop, size, *IMAGENET)
-    yield "values in [0, 1] (mean 0, std 1)", Preprocess(crop, size, (0.0,) * 3, (1.0,) * 3)
-    yield "bytes (scale 255, mean 0, std 1)", Preprocess(crop, size, (0.0,) * 3, (1.0,) * 3, "rgb", 255.0)
-    yield "the whole picture (crop 0, 0, 1, 1)", Preprocess((0.0, 0.0, 1.0, 1.0), size, model.mean, model.std,
-                                                            model.colours, model.scale)
-
-
-def tried(victim: Victim, look: Preprocess, photos: ImageSet) -> float:
-    """The victim's accuracy under another preprocessing; 0 where it cannot take what comes out."""
-    own = victim.preprocess
-    victim.preprocess = look.to(victim.device)
-    try:
-        return accuracy(victim, photos)
-    except (RuntimeError, UserError):  # shapes
-        return 0.0
-    finally:
-        victim.preprocess = own
+    return len(data.public) + len(data.private_heldout) + arms * pictures + SERVICE_PHOTOS

@@ -32,12 +32,10 @@ from latentprint.metrics.perceptual import EmbeddedDistance
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.recognisers import embed
 from latentprint.stats import Arm, bootstrap_by_identity, difference_interval, rate_interval, rate_leak_interval
-from latentprint.types import Access, Reconstruction
-from latentprint.victim import Victim
+from latentprint.types import Reconstruction
 
 __all__ = ["HEADLINE", "LOOSE", "STRICT", "ArmScores", "Bench", "Recogniser", "arm_section", "enrolled",
-           "gradient_flag", "label_section", "protocol", "score", "score_swaps",
-           "warnings_of"]
+           "label_section", "protocol", "score", "score_swaps", "warnings_of"]
 
 HEADLINE = "identity_match_rate"
 #: Metrics within [0, 1] begin so.
@@ -45,8 +43,6 @@ RATES = (HEADLINE, "top1", "top5", "mean_confidence")
 #: Principal axes of the attribute network's features in which Frechet distances are taken: 64 pictures suffice.
 AXES = 32
 EXTRACTOR = f"attribute network, pooled, {AXES} axes"
-#: Photos at which ``gradient_flag`` asks for a gradient.
-GRADIENT_PHOTOS = 32
 
 
 @dataclass(frozen=True)
@@ -208,27 +204,6 @@ def grid_caption(images: int) -> str:
     if images == 1:
         return ""
     return f"Of each person's {images} pictures the one that the victim is surest of; the headline counts all."
-
-
-def gradient_flag(victim: Victim, images: Tensor) -> checks.Flag | None:
-    """Does the victim give the gradient that the attack lives on? Asked at a few of ``images``, evenly spaced.
-
-    The gradient is that of the margin between the two highest logits: unlike the cross-entropy's, it does not vanish
-    merely because the victim is sure.
-
-    Args:
-        images: ``(N, 3, H, W)`` public photos, uint8 or in [0, 1].
-    """
-    if victim.access is not Access.WHITE_BOX:
-        return None  # nothing rests on gradients
-    chosen = images[torch.linspace(0, len(images) - 1, min(GRADIENT_PHOTOS, len(images))).long()]
-    x = (chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen.clone()).to(victim.device).requires_grad_()
-    highest = victim.logits(x).topk(min(2, victim.n_classes), 1).values
-    margin = highest[:, 0].sum() - highest[:, 1:].sum()
-    if not margin.requires_grad:  # the victim cuts the graph
-        return checks.zero_gradient(torch.zeros_like(x))
-    (gradient,) = torch.autograd.grad(margin, x, materialize_grads=True)
-    return checks.zero_gradient(gradient)
 
 
 def _gain(bench: Bench, attack: ArmScores, baseline: ArmScores) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from latentprint.config import Config
 from latentprint.data.people import PeopleConfig
+from latentprint.data.sources import DataSource
 from latentprint.engine.settings import Accumulate, RunConfig
 from latentprint.handover import Annealing, Pace
 from latentprint.label.baselines.settings import BaselineName, BaselineSettings
@@ -32,6 +33,9 @@ class DataConfig(PeopleConfig):
 
     groups: Path | None = Field(None, description="a CSV file with the columns name and group: the report then also "
                                                   "gives the numbers of each group of private people")
+    heldout: DataSource | None = Field(None, description=(
+        "photos of the private people that a victim of your own has never seen, under the same names; null: n_heldout "
+        "of each person's are held out, which a victim trained elsewhere may have seen"))
     n_heldout: int = Field(8, ge=1, description="photos of each private person kept from the victim")
     n_train: int | None = Field(None, ge=1, description="at most so many training photos of each private person")
 
@@ -54,7 +58,8 @@ class ModelConfig(Config):
         "PACKAGE.MODULE:NAME, or a service at http://"))
     classes: list[str] | None = Field(None, description=(
         "what its outputs stand for, in order, as the people are called; null: the people in the order of the data"))
-    answers: Answers = Field("logits", description="logits, probabilities or log-probabilities")
+    answers: Answers = Field("logits", description="logits, probabilities, log-probabilities, or sigmoid (a "
+                                                   "probability of each class by itself)")
     output: OutputSetting = None
     layout: LayoutSetting = None
     fixed_batch: BatchSetting = None

@@ -1,0 +1,139 @@
+"""Which preprocessing does a victim of the user's own expect? Common ones are tried jointly on its own people.
+
+Two faults at once (colours and scale, say) show only when both are mended: so every combination is tried, on few
+photos first, and the best of them is compared with what was declared photo by photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from latentprint.data.base import ImageSet
+from latentprint.label.probe import LEVEL, hits_of, spread
+from latentprint.models.preprocess import Box, Colours, Preprocess
+from latentprint.victim import Victim
+
+#: Photos on which every combination is tried, and the best of them are compared with the one declared.
+TRIED, COMPARED = 24, 200
+#: How many of the best combinations go on to the second round.
+FINALISTS = 3
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+CENTRE: Box = (0.125, 0.125, 0.875, 0.875)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: Mean of bytes in the order blue, green, red, as Caffe's face networks subtract it.
+CAFFE = (91.4953, 103.8827, 131.0912)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How values are scaled and centred, in words and as settings."""
+
+    words: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 1.0
+
+
+SCALINGS = (
+    Scaling("mean 0.5 and std 0.5 (values in [-1, 1])", (0.5,) * 3, (0.5,) * 3),
+    Scaling("mean 0 and std 1 (values in [0, 1])", (0.0,) * 3, (1.0,) * 3),
+    Scaling("ImageNet's mean and std", *IMAGENET),
+    Scaling("scale 255, mean 0 and std 1 (bytes)", (0.0,) * 3, (1.0,) * 3, 255.0),
+    Scaling("scale 255, mean 127.5 and std 128", (127.5,) * 3, (128.0,) * 3, 255.0),
+    Scaling("scale 255, the mean face of VGGFace and std 1", CAFFE, (1.0,) * 3, 255.0),
+)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A preprocessing that names more photos right than the one declared.
+
+    Attributes:
+        words: what differs from the declared one, as settings.
+        right, declared: photos named right with it and as declared, of ``n``.
+        p: of the exact sign test on the photos that only one of the two names right, times the combinations tried.
+    """
+
+    words: str
+    right: int
+    declared: int
+    n: int
+    p: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether the difference is more than the luck of the best among many."""
+        return self.p <= LEVEL
+
+
+def best_other(victim: Victim, photos: ImageSet) -> Tried | None:
+    """The combination that names most photos right, or None where none names more than the declared one."""
+    first = spread(photos, TRIED)
+    declared = int(hits_of(victim, first).sum())
+    ranked = sorted(((-int(right.sum()), i, words, look) for i, (words, look) in enumerate(combinations(victim))
+                     if (right := tried(victim, look, first)) is not None), key=lambda entry: entry[:2])
+    better = [entry for entry in ranked if -entry[0] > declared][:FINALISTS]
+    if not better:
+        return None
+    rest = spread(photos, COMPARED)
+    own = hits_of(victim, rest)
+    found = [(int(right.sum()), -i, words, right) for i, (_, _, words, look) in enumerate(better)
+             if (right := tried(victim, look, rest)) is not None]
+    most, _, words, right = max(found, key=lambda entry: entry[:2])
+    if most <= int(own.sum()):
+        return None
+    return Tried(words, most, int(own.sum()), len(rest), min(1.0, sign_test(right, own) * (len(ranked) + 1)))
+
+
+def sign_test(first: Tensor, second: Tensor) -> float:
+    """P value of the exact sign test (McNemar) that ``first`` (N,) bool is right more often than ``second``."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if not only_first + only_second:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second, 0.5, alternative="greater").pvalue)
+
+
+def combinations(victim: Victim) -> Iterator[tuple[str, Preprocess]]:
+    """Other preprocessings of the same input size: colours, scaling and crop, in words and ready."""
+    own = victim.preprocess
+    here = Scaling("", _three(own.mean), _three(own.std), own.scale)
+    colours: list[Colours] = ["grey"] if own.colours == "grey" else ["rgb", "bgr"]
+    scalings = [here, *(each for each in SCALINGS if not _alike(each, here))]
+    crops = [own.crop, *(box for box in (WHOLE, CENTRE) if box != own.crop)]
+    for order, scaling, crop in product(colours, scalings, crops):
+        words = [f"colours {order}"] * (order != own.colours) + [scaling.words] * (scaling is not here) + [
+            f"crop {', '.join(f'{x:g}' for x in crop)}"] * (crop != own.crop)
+        if words:
+            yield "; ".join(words), Preprocess(crop, own.size, scaling.mean, scaling.std, order, scaling.scale)
+
+
+def tried(victim: Victim, look: Preprocess, photos: ImageSet) -> Tensor | None:
+    """Whether each photo is named right under another preprocessing; None where the victim cannot take it."""
+    own = victim.preprocess
+    victim.preprocess = look.to(victim.device)
+    try:
+        return hits_of(victim, photos)
+    except Exception:  # a foreign network may raise anything at a size that it was not made for
+        return None
+    finally:
+        victim.preprocess = own
+
+
+def _three(values: Tensor) -> tuple[float, ...]:
+    return tuple(float(value) for value in values.flatten())
+
+
+def _alike(one: Scaling, other: Scaling) -> bool:
+    """Whether two scalings map images to the same values."""
+    x = torch.tensor([0.0, 1.0])[:, None]
+
+    def mapped(s: Scaling) -> Tensor:
+        return (x * s.scale - torch.tensor(s.mean)) / torch.tensor(s.std)
+
+    return bool(torch.allclose(mapped(one), mapped(other), atol=1e-4))
