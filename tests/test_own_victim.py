@@ -302,7 +302,7 @@ def test_the_forecast_of_queries_is_what_is_asked(service: Service, tmp_path: Pa
 
 
 def test_files_about_a_victim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for text, message in (("- a list", "expected settings such as"), ("a: [", "cannot be read"),
+    for text, message in (("- a list", "expected settings such as"), ("a: [", "is not valid YAML"),
                           ("modell: x", "unknown key 'victim.modell'")):
         (tmp_path / "victim.yaml").write_text(text)
         code, _, err = run_cli(capsys, "audit", "label", "--preset", "tiny", "--victim", str(tmp_path / "victim.yaml"),
