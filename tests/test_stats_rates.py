@@ -217,7 +217,7 @@ def test_values_that_are_no_rates_are_refused() -> None:
 @pytest.mark.parametrize("likeness", LIKENESS)
 def test_rates_are_covered(people: int, likeness: float) -> None:
     for rate in RATES:
-        assert coverage(rate_interval, people, 8, rate, likeness, 200)[0] >= LEAST, rate
+        assert coverage(rate_interval, people, 8, rate, likeness, 400)[0] >= LEAST, rate
 
 
 def test_the_bootstrap_does_not_cover_rare_events() -> None:
@@ -245,7 +245,7 @@ def test_all_of_the_simulation() -> None:
     print("\n| people | likeness | least coverage | mean width | of the bootstrap: least coverage | mean width |")
     print("|---|---|---|---|---|---|")
     for people, likeness in itertools.product(PEOPLE, LIKENESS):
-        cells = np.array([[*coverage(rate_interval, *cell, 1000), *coverage(bootstrap_by_identity, *cell, 1000)]
+        cells = np.array([[*coverage(rate_interval, *cell, 1000), *coverage(bootstrap_by_identity, *cell, 100)]
                           for images, rate in itertools.product(IMAGES, RATES)
                           for cell in [(people, images, rate, likeness)]])
         assert cells[:, 0].min() >= LEAST
