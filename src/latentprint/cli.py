@@ -287,6 +287,7 @@ def study_run(
     from latentprint.console import rows_table
     from latentprint.study.library import STUDIES, find_study
     from latentprint.study.run import run_study
+    from latentprint.study.tasks import complaint
 
     if name == "list":
         Console().print(rows_table("studies", [{"name": each.name, "arms": len(each.arms), "seeds": each.seeds,
@@ -297,8 +298,11 @@ def study_run(
     if preset is not None:  # another size: the study's own is not wanted
         changes |= {"preset": preset, "settings": {}}
     target = out or Path("runs") / f"study-{found.name}"
-    run_study(found.model_copy(update=changes), target, executor, workers, resume, address)
+    chosen = found.model_copy(update=changes)
+    run_study(chosen, target, executor, workers, resume, address)
     _show_study(target)
+    if (wrong := complaint(chosen, target)) is not None:
+        raise wrong
 
 
 @study.command("show")

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from latentprint import stats
-from latentprint.engine.state import write_text
 from latentprint.metrics.matched import Point, mean_gap
 from latentprint.study.definition import Metric, Study, comparisons, matched
 from latentprint.study.outputs import write_all
 from latentprint.study.rows import Row, collect, curves_of
-
-SUMMARY = "summary.json"
 
 
 def write_outputs(study: Study, folder: Path) -> dict[str, Any]:
     """``summary.json`` and the tables beside it, from whatever has ended; returns the summary."""
     rows = collect(study, folder)
     summary = summarise(study, rows)
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     write_all(study, rows, summary, curves_of(study, folder), folder)
     return summary
 
@@ -47,10 +42,10 @@ def summarise(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _runs(rows: Sequence[Row]) -> dict[str, Any]:
-    ended = [row for row in rows if row["status"] != "missing"]
-    done = sum(row["status"] == "done" for row in ended)
-    return {"done": done, "failed": len(ended) - done, "missing": len(rows) - len(ended),
-            "success": stats.success_rate(done, len(ended)).to_json() if ended else None}
+    counts = {status: sum(row["status"] == status for row in rows)
+              for status in ("done", "failed", "broken", "missing")}
+    ended = counts["done"] + counts["failed"]
+    return {**counts, "success": stats.success_rate(counts["done"], ended).to_json() if ended else None}
 
 
 def _metric(metric: Metric, name: str, rows: Sequence[Row]) -> dict[str, Any] | None:
@@ -62,33 +57,72 @@ def _metric(metric: Metric, name: str, rows: Sequence[Row]) -> dict[str, Any] | 
         return None
     n, mean = len(values), sum(values) / len(values)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
-    boot = stats.bootstrap_by_identity(values, range(n)).to_json()  # the seeds are what is drawn again
-    return {**stats.t_interval(values).to_json(), "sd": spread, "bootstrap": [boot["low"], boot["high"]]}
+    if metric.take == "spikes" and metric.logged:
+        return {**stats.count_interval(values).to_json(), "sd": spread}
+    return {**stats.t_interval(values, bounds=_holding(metric.bounds, values)).to_json(), "sd": spread}
+
+
+def _holding(bounds: tuple[float, float], values: Sequence[float]) -> tuple[float, float]:
+    """The bounds; without an end that a value exceeds, as that of a share which is no rate."""
+    low, high = bounds
+    return (low if min(values) >= low else -math.inf, high if max(values) <= high else math.inf)
+
+
+def _apart(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Bounds of a difference of two values within ``bounds``."""
+    return bounds[0] - bounds[1], bounds[1] - bounds[0]
 
 
 def _time(times: Sequence[float | None], watched: Sequence[float]) -> dict[str, Any] | None:
     if not times:
         return None
     found = stats.time_to_threshold(times, watched)
-    return {**found.restricted.to_json(), "sd": None, "reached": found.reached,
+    return {**found.restricted.to_json(), "sd": None, "reached": found.reached, "horizon": found.horizon,
             "median": found.median if math.isfinite(found.median) else None}
 
 
 def _contrasts(study: Study, name: str, by_arm: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    """By comparison; a time is compared as long as it was watched."""
-    known = {arm: {row["seed"]: value for row in rows if (value := _shown(row, name)) is not None}
-             for arm, rows in by_arm.items()}
+    """By comparison."""
+    metric, known = study.metrics[name], _known(name, by_arm)
     found: dict[str, dict[str, Any]] = {}
     for key, (first, second) in comparisons(study).items():
         own, other = known[first], known[second]
         shared = sorted(own.keys() & other.keys())
         if not shared:
             continue
-        result = stats.paired([other[seed] for seed in shared], [own[seed] for seed in shared])
-        found[key] = {**result.difference.to_json(), "effect": _finite(result.effect), "p": result.p_signs,
-                      "p_wilcoxon": _finite(result.p_wilcoxon)}
-    adjusted = stats.holm({key: row["p"] for key, row in found.items()})
-    return {key: {**row, "p_holm": adjusted[key]} for key, row in found.items()}
+        pairs = [other[seed] for seed in shared], [own[seed] for seed in shared]
+        found[key] = (_times_apart(by_arm, name, first, second, shared) if metric.timed else
+                      _difference(*pairs, _apart(_holding(metric.bounds, [*pairs[0], *pairs[1]]))))
+    adjusted = stats.holm({key: math.nan if row["p"] is None else row["p"] for key, row in found.items()})
+    return {key: {**row, "p_holm": _finite(adjusted[key])} for key, row in found.items()}
+
+
+def _known(name: str, by_arm: Mapping[str, Sequence[Row]]) -> dict[str, dict[int, float]]:
+    """By arm and seed the value; a time that was not reached counts as long as it was watched."""
+    return {arm: {row["seed"]: value for row in rows if (value := _shown(row, name)) is not None}
+            for arm, rows in by_arm.items()}
+
+
+def _difference(first: Sequence[float], second: Sequence[float], bounds: tuple[float, float]) -> dict[str, Any]:
+    result = stats.paired(first, second, bounds=bounds)
+    return {**result.difference.to_json(), "effect": _finite(result.effect), "p": result.p_signs,
+            "p_wilcoxon": _finite(result.p_wilcoxon)}
+
+
+def _times_apart(by_arm: Mapping[str, Sequence[Row]], name: str, own: str, other: str,
+                 seeds: Sequence[int]) -> dict[str, Any]:
+    """Difference of two arms' times up to the horizon, the shortest that one of their runs was watched; without a value
+    where no run of either got there."""
+    rows = {arm: {row["seed"]: row for row in by_arm[arm]} for arm in (own, other)}
+    runs = [rows[arm][seed] for arm in (own, other) for seed in seeds]
+    horizon = min(row[f"{name} watched"] for row in runs)
+    reached = sum(row[name] is not None and row[name] <= horizon for row in runs)
+    facts = {"reached": reached, "runs": len(runs), "horizon": horizon}
+    if not reached:
+        return {**dict.fromkeys(("value", "low", "high", "effect", "p", "p_wilcoxon")), "n": len(seeds), **facts}
+    first, second = ([horizon if row[name] is None else min(row[name], horizon)
+                      for row in (rows[arm][seed] for seed in seeds)] for arm in (other, own))
+    return {**_difference(first, second, (-horizon, horizon)), **facts}
 
 
 def _matched(study: Study, name: str, by_arm: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -107,7 +141,9 @@ def _matched(study: Study, name: str, by_arm: Mapping[str, Sequence[Row]]) -> di
     for key, (family, other) in matched(study).items():
         gaps = [mean_gap(curve(family, seed), curve(other, seed)) for seed in range(study.seeds)]
         if known := [gap for gap in gaps if gap is not None]:
-            found[key] = {**stats.t_interval(known).to_json(), "p": stats.sign_flip(known)}
+            values = [point.value for points in at.values() for point in points.values()]
+            bounds = _apart(_holding(study.metrics[name].bounds, values))
+            found[key] = {**stats.t_interval(known, bounds=bounds).to_json(), "p": stats.sign_flip(known)}
     adjusted = stats.holm({key: row["p"] for key, row in found.items()})
     return {key: {**row, "p_holm": adjusted[key]} for key, row in found.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -16,23 +16,33 @@ from latentprint.report.values import mapping, number
 from latentprint.stats import success_rate, t_interval
 from latentprint.study.definition import difference_name, matched_name
 
-Verdict = Literal["confirmed", "refuted", "within noise", "not yet run"]
+Part = Literal["confirmed", "refuted", "smaller than claimed", "larger than claimed", "not resolved"]
+Verdict = Literal["confirmed", "direction confirmed, size refuted", "direction confirmed, size not resolved", "refuted",
+                  "direction not resolved, size refuted", "not resolved", "not measured", "not yet run"]
 
 
 @dataclass(frozen=True)
 class Level:
-    """An arm's own value is claimed to lie in a range, in the metric's unit (shares as shares)."""
+    """An arm's own value is claimed to lie in a range, in the metric's unit (shares as shares): a size.
+
+    The range is that of the notes; ``tolerance`` widens it on both sides, for a claim that names a single value.
+    """
 
     study: str
     arm: str
     metric: str
     low: float
     high: float
+    tolerance: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Difference(Level):
-    """The arm less another, by default the study's reference; ``low`` above 0 or ``high`` below 0 says a direction."""
+    """The arm less another, by default the study's reference.
+
+    A range that is one side of 0 as a whole (0 to infinity) claims a direction; one beside 0 claims a direction and a
+    size; one around 0 claims a size, that there is hardly a difference.
+    """
 
     other: str = ""
 
@@ -50,7 +60,7 @@ class Matched(Level):
 
 
 class Share(Level):
-    """The share of an arm's runs that get to the metric's bound, with the interval of Clopper and Pearson."""
+    """The share of an arm's runs that reach the metric's bound, with the interval of Clopper and Pearson."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Cost:
     low: float
     high: float
     over: Mapping[str, str] | None = None
+    tolerance: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -105,10 +116,31 @@ def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]], benches: Benc
         found = _measured(claim.by, summary)
         command = f"latentprint study run {claim.by.study}" if summary is None else ran(summary)
     value, low, high, n = (None if found is None else found.get(key) for key in ("value", "low", "high", "n"))
+    unit = _unit(claim.by, summaries)
+    parts = {} if claim.by is None or None in (value, low, high) else judged(claim.by, low, high)
     return {
         "id": claim.id, "source": claim.source, "claim": claim.claim, "expected": claim.expected, "measured": value,
-        "low": low, "high": high, "n": n, "verdict": verdict(claim.by, value, low, high),
-        "command": command, "of": _said(claim.by, summaries), "note": claim.why, "unit": _unit(claim.by, summaries)}
+        "low": low, "high": high, "n": n, "tested": decided_by(claim.by, unit), "direction": parts.get("direction"),
+        "size": parts.get("size"), "verdict": verdict(claim.by, value, low, high, ran=found is not None),
+        "measurement": measurement(claim.by), "command": command, "of": _said(claim.by, summaries),
+        "note": "; ".join(filter(None, (_censored(found), claim.why))), "unit": unit}
+
+
+def measurement(by: Level | Cost | None) -> str:
+    """A key that two claims share when they rest on the same measured number; empty without one."""
+    if by is None:
+        return ""
+    if isinstance(by, Cost):
+        return f"bench {by.bench}: {by.value}, {_named(by.row)}" + (f" over {_named(by.over)}" if by.over else "")
+    kind = {Share: "share", Matched: "matched"}.get(type(by), "")
+    return f"{by.study}: {' '.join(filter(None, (kind, getattr(by, 'key', by.arm), by.metric)))}"
+
+
+def _censored(found: Mapping[str, Any] | None) -> str:
+    """What is to be said of a time that not all runs reached."""
+    if found is None or "horizon" not in found or found["reached"] == (runs := found.get("runs", found["n"])):
+        return ""
+    return f"{found['reached']} of {runs} runs reached it within {found['horizon']:.0f} steps"
 
 
 def _said(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -120,7 +152,7 @@ def _said(by: Level | Cost | None, summaries: Mapping[str, Mapping[str, Any]]) -
     summary = summaries[by.study]
     title = mapping(summary.get("titles")).get(by.metric, by.metric)
     if isinstance(by, Share):
-        return f"{by.arm}: share of runs that get there, {title}"
+        return f"{by.arm}: share of runs that reach it, {title}"
     if isinstance(by, Difference):
         return f"{difference_name(by.arm, by.other or summary['reference'])}: {title}"
     return f"{matched_name(by.arm, by.other) if isinstance(by, Matched) else by.arm}: {title}"
@@ -163,26 +195,63 @@ def _cost(by: Cost, runs: Sequence[Sequence[Mapping[str, Any]]]) -> Mapping[str,
     return t_interval(quotients).to_json() if quotients else None
 
 
-def verdict(by: Level | Cost | None, value: float | None, low: float | None, high: float | None) -> Verdict:
-    """By the interval over seeds.
+def directed(by: Level | Cost) -> int:
+    """The sign of the direction that is claimed; 0 without one."""
+    if not isinstance(by, Difference | Matched):
+        return 0
+    return 1 if by.low >= 0 and by.high > 0 else -1 if by.high <= 0 and by.low < 0 else 0
 
-    A claimed direction is *confirmed* where the interval lies on its side of 0, whatever the size; a claimed range that
-    holds 0 or is a level, where the interval meets it and is no wider than twice the range or a tenth. *Refuted*: the
-    interval lies outside the range on the side that contradicts it (for a direction: beyond 0, or wholly short of a
-    claimed size). *Within noise*: neither. A level that is bounded on one side is confirmed where the interval lies on
-    that side, refuted where it lies on the other.
+
+def sized(by: Level | Cost) -> bool:
+    """Whether a size is claimed, not a direction alone."""
+    return not directed(by) or not (by.low in (0, -math.inf) and by.high in (0, math.inf))
+
+
+def decided_by(by: Level | Cost | None, unit: str = "") -> str:
+    """What the verdict decides, in words: direction, size or both, with the range."""
+    if by is None:
+        return ""
+    sign, scale = directed(by), 100 if unit else 1
+    way = f"direction: {'above' if sign > 0 else 'below'} 0"
+    low, high = (f"{scale * (end if end else 0):.4g}" for end in (by.low, by.high))
+    around = f" ± {scale * by.tolerance:.4g}" if by.tolerance else ""
+    size = (f"{low}{around}" if by.low == by.high else f"at least {low}{around}" if math.isinf(by.high)
+            else f"at most {high}{around}" if math.isinf(by.low) else f"{low} to {high}{around}")
+    size = f"size: {size}{f' {unit}' if unit else ''}"
+    return way if sign and not sized(by) else f"{way}; {size}" if sign else size
+
+
+def judged(by: Level | Cost, low: float, high: float) -> dict[str, Part]:
+    """``direction`` and ``size``, as far as they are claimed, by an interval.
+
+    A direction is confirmed where the interval lies on its side of 0, and refuted where it lies on the other. A size is
+    confirmed where the interval lies within the claimed range and its tolerance, and refuted where it lies outside.
+    Both are monotone: moving an interval away from what is claimed never makes a verdict more favourable.
     """
-    if by is None or value is None or low is None or high is None:
-        return "not yet run"
-    if isinstance(by, Difference | Matched) and (by.low > 0 or by.high < 0):
-        sign = 1 if by.low > 0 else -1
+    found: dict[str, Part] = {}
+    if sign := directed(by):
         near, far = sorted((sign * low, sign * high))
-        least = min(abs(by.low), abs(by.high))
-        if near > 0:
-            return "confirmed"
-        return "refuted" if far < least else "within noise"
-    if high < by.low or low > by.high:
-        return "refuted"
-    if math.isinf(by.low) or math.isinf(by.high):
-        return "confirmed" if by.low <= low and high <= by.high else "within noise"
-    return "confirmed" if high - low <= max(2 * (by.high - by.low), 0.1) else "within noise"
+        found["direction"] = "confirmed" if near > 0 else "refuted" if far < 0 else "not resolved"
+    if sized(by):
+        least, most = by.low - by.tolerance, by.high + by.tolerance
+        beyond: tuple[Part, Part] = ("larger than claimed", "smaller than claimed")
+        below, above = beyond if sign < 0 else beyond[::-1]
+        found["size"] = (below if high < least else above if low > most
+                         else "confirmed" if least <= low and high <= most else "not resolved")
+    return found
+
+
+def verdict(by: Level | Cost | None, value: float | None, low: float | None, high: float | None,
+            ran: bool = True) -> Verdict:
+    """In one phrase, of `judged`; a value without an interval resolves nothing."""
+    if by is None or not ran:
+        return "not yet run"
+    if value is None:
+        return "not measured"
+    if low is None or high is None:
+        return "not resolved"
+    parts = judged(by, low, high)
+    short = {name: "refuted" if "claimed" in part else part for name, part in parts.items()}
+    if len(set(short.values())) == 1:
+        return next(iter(short.values()))  # type: ignore[return-value]
+    return f"direction {short['direction']}, size {short['size']}"  # type: ignore[return-value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -27,7 +28,8 @@ class Metric(Config):
     skip: float = Field(0.0, ge=0, lt=1, description="logged: the share of these steps that is left out at first")
     at_least: float | None = Field(None, description="logged: the time is when the value is this high")
     at_most: float | None = Field(None, description="logged: ... or this low")
-    share: bool = Field(False, description="shown in percent")
+    share: bool = Field(False, description="shown in percent: a rate, within 0 and 1")
+    signed: bool = Field(False, description="share: may lie below 0, as variance recovered does")
     less_is_more: bool = Field(False, description="lower is better, for the reader")
 
     @model_validator(mode="after")
@@ -42,6 +44,11 @@ class Metric(Config):
     def timed(self) -> bool:
         """Whether it is a time, which a run that never got there only bounds."""
         return bool(self.logged) and self.take == "when"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What its values lie within."""
+        return ((-math.inf, 1.0) if self.signed else (0.0, 1.0)) if self.share else (-math.inf, math.inf)
 
 
 class Study(Config):

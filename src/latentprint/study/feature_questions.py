@@ -7,7 +7,7 @@ from typing import Any
 from latentprint.study.definition import Metric, Study
 
 METRICS = {"accuracy": Metric(title="accuracy", path="accuracy", share=True),
-           "leak": Metric(title="variance recovered", path="leak", share=True, less_is_more=True),
+           "leak": Metric(title="variance recovered", path="leak", share=True, signed=True, less_is_more=True),
            "mse": Metric(title="MSE", path="metrics.mse"),
            "ssim": Metric(title="SSIM", path="metrics.ssim", less_is_more=True),
            "psnr": Metric(title="PSNR", path="metrics.psnr", less_is_more=True)}

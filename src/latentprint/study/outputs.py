@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from latentprint.study.definition import Study
 from latentprint.study.plots import Curves, arms_plot, curves_plot, forest_plot, front_plot
 from latentprint.study.tables import as_csv, latex, section, tables, tidy
 
+SUMMARY = "summary.json"
 PICTURES = {"forest.png": "Differences", "front.png": "What is kept, and what is lost", "curves.png": "Over the steps",
             "arms.png": "Every run"}
 
@@ -23,16 +25,24 @@ def write_all(study: Study, rows: Sequence[Mapping[str, Any]], summary: Mapping[
     ``study.html``."""
     found = tables(study, summary)
     write_text(folder / "rows.csv", as_csv(rows))
-    write_text(folder / "summary.csv", as_csv(tidy(study, summary)))
     write_text(folder / "table.md", section(study, summary))
-    write_text(folder / "table.tex", latex(study, found))
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
-    forest_plot(study, summary, folder / "forest.png")
-    front_plot(study, summary, folder / "front.png")
+    write_statistics(study, summary, folder)
     curves_plot(study, curves, folder / "curves.png")
     arms_plot(study, rows, folder / "arms.png")
     pictures = [(title, picture) for name, title in PICTURES.items() if (picture := load(folder, name))]
     write_text(folder / "study.html", page("study.html.j2", study=study, tables=found, pictures=pictures,
+                                           broken=[row for row in rows if row["status"] == "broken"],
                                            failures=[row for row in rows if row["status"] == "failed"],
                                            missing=sum(row["status"] == "missing" for row in rows)))
+
+
+def write_statistics(study: Study, summary: Mapping[str, Any], folder: Path) -> None:
+    """All that follows from a summary alone: ``summary.json``, ``summary.csv``, ``table.tex``, ``forest.png`` and
+    ``front.png``."""
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "summary.csv", as_csv(tidy(study, summary)))
+    write_text(folder / "table.tex", latex(study, tables(study, summary)))
+    forest_plot(study, summary, folder / "forest.png")
+    front_plot(study, summary, folder / "front.png")

@@ -10,25 +10,41 @@ from typing import Any, get_args
 
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
-from latentprint.study.analyse import SUMMARY
+from latentprint.study.analyse import summarise
 from latentprint.study.claims import Claim, Verdict, ledger, ran
+from latentprint.study.outputs import SUMMARY, write_statistics
+from latentprint.study.rows import read_rows
 from latentprint.study.run import DEFINITION, read_study
 from latentprint.study.tables import markdown, section
 
 #: Between these two lines of a README the section lies that is generated.
 BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+ROWS = "rows.csv"
 #: What of a study is kept beside the ledger: enough to write it again, there or later with further studies.
-KEPT = (DEFINITION, SUMMARY, "rows.csv", "summary.csv", "table.tex", "forest.png", "curves.png", "front.png")
+KEPT = (DEFINITION, SUMMARY, ROWS, "summary.csv", "table.tex", "forest.png", "curves.png", "front.png")
 #: Of these, what the page of studies shows.
 SHOWN = ("curves", "front")
 #: Said of all verdicts together.
 BY_CHANCE = ("Each verdict rests on a 95% interval over seeds, and none is corrected for the others: a few of those "
-             "that are not *within noise* will be so by chance.")
+             "that are resolved will be so by chance.")
+#: What the verdicts mean.
+RULES = ("A *direction* is confirmed where the interval lies on the claimed side of 0, and refuted where it lies on "
+         "the other. A *size* is confirmed where the interval lies within the claimed range, widened by the "
+         "tolerance, and refuted where it lies outside. Otherwise it is not resolved. The column *tested* says which "
+         "of them a claim is decided by. Claims may rest on the same measurement.")
+#: Beside the section of a README, the verdicts that are listed and how they are introduced.
+LISTED: Mapping[str, Sequence[Verdict]] = {
+    "**Where the notes were wrong**, measured on procedural people at 32 and 64 pixels:":
+        ("refuted", "direction not resolved, size refuted"),
+    "**Where they were right in direction and wrong in size**:": ("direction confirmed, size refuted",),
+    "**Where they were right**:": ("confirmed", "direction confirmed, size not resolved"),
+}
 #: How the page of studies begins.
 STUDIES_HEAD = """# Studies
 
-Written by `latentprint study claims`, no number by hand. Means over seeds with Student's 95% interval; differences over
-the same seeds, with p of the sign-flip test after Holm's correction.
+Written by `latentprint study claims`, no number by hand. Means over seeds with Student's 95% interval, of rates on the
+logit scale ([how](../statistics.md)); differences over the same seeds, with p of the sign-flip test after Holm's
+correction. A time that some runs did not reach is a mean up to the steps that were watched.
 
 """
 
@@ -54,6 +70,7 @@ def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim],
     the studies' own tables and pictures, which ``studies/`` keeps; returns the rows.
 
     A folder below ``studies/`` does as well as the study's own: the ledger can be written again without the runs.
+    Statistics are made from the rows each time.
 
     Raises:
         UserError: a folder holds no finished study, or two hold the same one, or a file holds no bench.
@@ -64,9 +81,9 @@ def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim],
             timed.setdefault(name, []).append(found)
     summaries: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
-        if not (folder / SUMMARY).is_file():
-            raise UserError(f"{folder} holds no study that has run: no {SUMMARY}")
-        summary = json.loads((folder / SUMMARY).read_text())
+        if not (folder / ROWS).is_file():
+            raise UserError(f"{folder} holds no study that has run: no {ROWS}")
+        summary = summarise(read_study(folder), read_rows(folder / ROWS))
         if summary["study"] in summaries:
             raise UserError(f"{folder}: the study '{summary['study']}' is given twice")
         summaries[summary["study"]] = summary
@@ -74,6 +91,7 @@ def write_claims(folders: Sequence[Path], out: Path, claims: Sequence[Claim],
     out.mkdir(parents=True, exist_ok=True)
     for folder, name in zip(folders, summaries, strict=True):
         keep(folder, out / "studies" / name)
+        write_statistics(read_study(folder), summaries[name], out / "studies" / name)
     write_text(out / "claims.json", json.dumps({"claims": rows}, indent=1) + "\n")
     write_text(out / "claims.md", _page(rows, summaries))
     write_text(out / "studies.md", STUDIES_HEAD + "\n".join(_study_part(out, name) for name in summaries))
@@ -122,36 +140,45 @@ def write_section(readme: Path, rows: Sequence[Mapping[str, Any]], link: str) ->
 
 
 def _section(rows: Sequence[Mapping[str, Any]], link: str) -> str:
-    def table(verdict: Verdict) -> str:
-        found = [row for row in rows if row["verdict"] == verdict]
-        body = [[row["source"], row["claim"], row["expected"], _cell(row), row["of"]] for row in found]
-        return markdown(["note", "claim", "expected", "measured", "of"], body)
+    def table(verdicts: Sequence[Verdict]) -> str:
+        found = [row for row in rows if row["verdict"] in verdicts]
+        body = [[row["source"], row["claim"], row["expected"], row["tested"], _cell(row), row["of"], row["verdict"]]
+                for row in found]
+        head = ["note", "claim", "expected", "tested", "measured", "of", "verdict"]
+        return markdown(head, body) if body else ""
 
-    counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    parts = [f"Of {len(rows)} numbers that the notes expect: {said} ([all of them]({link})). {BY_CHANCE}\n"]
-    if counts["refuted"]:
-        parts.append("**Where the notes were wrong**, measured on procedural people at 32 and 64 pixels:\n\n"
-                     + table("refuted"))
-    if counts["confirmed"]:
-        parts.append("**Where they were right**, in direction if not in size:\n\n" + table("confirmed"))
+    parts = [f"Of {len(rows)} numbers that the notes expect: {counted(rows)} ([all of them]({link})). {RULES} "
+             f"{BY_CHANCE}\n"]
+    parts += [f"{title}\n\n{found}" for title, verdicts in LISTED.items() if (found := table(verdicts))]
     return "\n".join(parts)
 
 
+def counted(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims have each verdict, and on how many measurements they rest."""
+    parts = []
+    for verdict in get_args(Verdict):
+        found = [row for row in rows if row["verdict"] == verdict]
+        measured = len({row["measurement"] for row in found if row["measured"] is not None})
+        if found:
+            of = f" (on {measured} measurement{'s' if measured > 1 else ''})" if measured else ""
+            parts.append(f"{len(found)} {verdict}{of}")
+    return "; ".join(parts)
+
+
 def _page(rows: Sequence[Mapping[str, Any]], summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    counts = {name: sum(row["verdict"] == name for row in rows) for name in get_args(Verdict)}
     sizes = "".join(f"- `{name}`: {found['command']}, preset {found['preset']}, {found['seeds']} seeds\n"
                     for name, found in summaries.items())
-    body = [[row["id"], row["source"], row["claim"], row["expected"], _cell(row), row["of"], row["verdict"],
+    body = [[row["id"], row["source"], row["claim"], row["expected"], row["tested"], _cell(row), row["of"],
+             row["direction"] or "–", row["size"] or "–", row["verdict"],
              "; ".join(part for part in (f"`{row['command']}`" if row["command"] else "", row["note"]) if part)]
             for row in rows]
-    head = ["id", "source", "claim", "expected", "measured", "of", "verdict", "command, note"]
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    head = ["id", "source", "claim", "expected", "tested", "measured", "of", "direction", "size", "verdict",
+            "command, note"]
     return (f"# The notes' expectations, measured\n\nWritten by `latentprint study claims`, no number by hand. "
-            f"{len(rows)} claims: {said}. Measured values are means over seeds with Student's 95% interval; shares are "
-            f"shares, differences are to the study's reference arm. The notes expect them of real faces at 512 pixels, "
-            f"here people are procedural: a direction is tested, a size only loosely. {BY_CHANCE}\n\n{sizes}\n"
-            + markdown(head, body))
+            f"{len(rows)} claims: {counted(rows)}. Measured values are means over seeds with Student's 95% interval "
+            "([how](../statistics.md)); differences are to the study's reference arm unless another is named. The "
+            f"notes expect them of real faces at 512 pixels, here people are procedural. {RULES} {BY_CHANCE}\n\n"
+            f"{sizes}\n" + markdown(head, body))
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def forest_plot(study: Study, summary: Mapping[str, Any], path: Path) -> None:
             scale = 100 if metric.share else 1
             for place, arm in enumerate(reversed(arms)):
                 row = found.get(arm)
-                if row is None:
+                if row is None or row["value"] is None:
                     continue
                 low, high = (row[end] if row[end] is not None else row["value"] for end in ("low", "high"))
                 axis.plot([scale * low, scale * high], [place, place], color=BLUE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from latentprint.report.figures import read_metrics
 from latentprint.report.values import mapping, number
 from latentprint.study.definition import Metric, Study, Take
 from latentprint.study.plots import Curves
-from latentprint.study.tasks import FAILURE, Task, tasks_of
+from latentprint.study.tasks import Task, tasks_of
 
 Row = dict[str, Any]
 #: A logged value this many times the median is a spike.
@@ -22,9 +23,24 @@ SPIKE = 10
 
 
 def collect(study: Study, folder: Path) -> list[Row]:
-    """A row a run, arm by arm: ``arm``, ``seed``, ``status`` (done, failed, missing) and every metric, None without."""
+    """A row a run, arm by arm: ``arm``, ``seed``, ``status`` and every metric, None without.
+
+    A status is ``done``, ``failed`` (the training), ``broken`` (it never ran properly: settings, memory, files) or
+    ``missing``.
+    """
     tasks = sorted(tasks_of(study, folder)[1], key=lambda task: (list(study.arms).index(task.arm), task.seed))
     return [_row(study, task) for task in tasks]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a ``rows.csv`` that `collect` filled."""
+    def value(key: str, text: str) -> Any:
+        if key in ("arm", "status", "error"):
+            return text
+        return int(text) if key == "seed" else float(text) if text else None
+
+    with path.open(newline="") as file:
+        return [{key: value(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
 
 
 def curves_of(study: Study, folder: Path) -> Curves:
@@ -55,8 +71,8 @@ def _row(study: Study, task: Task) -> Row:
                 metrics[name], watched[name] = reached(steps, values, metric), end
             else:
                 metrics[name] = taken(steps, values, metric.take)
-    elif (task.out / FAILURE).is_file():
-        row |= {"status": "failed", "error": json.loads((task.out / FAILURE).read_text())["error"]}
+    elif failure := task.failure:
+        row |= {"status": "failed" if failure["kind"] == "run" else "broken", "error": failure["error"]}
     return {**row, **metrics, **{f"{name} watched": end for name, end in watched.items()}}
 
 

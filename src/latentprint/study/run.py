@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from latentprint.engine.loop import progress
 from latentprint.engine.state import write_text
-from latentprint.errors import UserError
+from latentprint.errors import RunFailed, UserError
 from latentprint.study.analyse import write_outputs
 from latentprint.study.definition import Study, study_of
 from latentprint.study.tasks import Task, check, run_task, tasks_of
@@ -29,24 +30,35 @@ LOOK = 0.5
 
 def run_study(study: Study, out: Path, executor: Executor = "loky", workers: int | None = None, resume: bool = False,
               address: str | None = None) -> dict[str, Any]:
-    """Run all that is missing and write the tables; returns the summary.
+    """Run all that is missing and write the tables; returns the summary. `tasks.complaint` tells which runs broke.
 
     Args:
         workers: processes; None: one a core. address: of a dask scheduler or ray head; None: a cluster on this machine.
 
     Raises:
         UserError: wrong settings, a folder of another study, or an executor that is not installed.
+        RunFailed: a worker process was killed.
     """
     check(study, out)
     open_folder(study, out, resume)
     first, arms = tasks_of(study, out)
     total = workers or os.cpu_count() or 1
     with backend(executor, total, address), watched([*first, *arms], study.name):
-        for part in (first, arms):  # the arms of a seed need its first run
-            missing = [task for task in part if not task.done]
-            if missing:
-                Parallel()(delayed(run_task)(task) for task in missing)
+        try:
+            _run([task for task in first if not task.done])
+            ready = {task.seed for task in first if task.reported} if first else set(range(study.seeds))
+            _run([task for task in arms if task.seed in ready and not task.done])  # they need their seed's first run
+        except BrokenProcessPool as error:
+            write_outputs(study, out)
+            left = sum(not task.ended for task in (*first, *arms))
+            raise RunFailed(f"study {study.name}: a worker process was killed, often for lack of memory, and {left} "
+                            "runs have not ended; use fewer --workers, and --resume") from error
     return write_outputs(study, out)
+
+
+def _run(tasks: Sequence[Task]) -> None:
+    if tasks:
+        Parallel()(delayed(run_task)(task) for task in tasks)
 
 
 def open_folder(study: Study, out: Path, resume: bool) -> None:
@@ -133,11 +145,11 @@ def watched(tasks: Sequence[Task], name: str) -> Iterator[None]:
     """A progress bar over runs that have ended, wherever they run."""
     bar, over = progress(), threading.Event()
     with bar:
-        line = bar.add_task(name, total=len(tasks), completed=sum(task.done for task in tasks))
+        line = bar.add_task(name, total=len(tasks), completed=sum(task.ended for task in tasks))
 
         def look() -> None:
             while not over.wait(LOOK):
-                bar.update(line, completed=sum(task.done for task in tasks))
+                bar.update(line, completed=sum(task.ended for task in tasks))
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
@@ -146,4 +158,4 @@ def watched(tasks: Sequence[Task], name: str) -> Iterator[None]:
         finally:
             over.set()
             thread.join()
-            bar.update(line, completed=sum(task.done for task in tasks))
+            bar.update(line, completed=sum(task.ended for task in tasks))

@@ -37,7 +37,7 @@ class Table(NamedTuple):
 def tables(study: Study, summary: Mapping[str, Any]) -> list[Table]:
     """The arms' values, and the comparisons, with intervals over seeds."""
     head = [metric.title + (", %" if metric.share else "") for metric in study.metrics.values()]
-    values = [[Cell(arm), Cell(f"{own['runs']['done']} of {own['runs']['done'] + own['runs']['failed']}"),
+    values = [[Cell(arm), _runs(own["runs"]),
                *(_cell(metric, own["metrics"][name]) for name, metric in study.metrics.items())]
               for arm, own in summary["arms"].items()]
     found = [Table("Values", ["arm", "runs", *head], values)]
@@ -55,18 +55,40 @@ def tables(study: Study, summary: Mapping[str, Any]) -> list[Table]:
     return found
 
 
+def _runs(runs: Mapping[str, Any]) -> Cell:
+    broken = runs.get("broken", 0)
+    return Cell(f"{runs['done']} of {runs['done'] + runs['failed']}", f"{broken} did not run" if broken else "")
+
+
 def _cell(metric: Metric, found: Mapping[str, Any] | None) -> Cell:
+    if found is not None and found.get("reached") == 0:
+        return Cell(not_reached(found), f"0 of {found['n']}")
     if found is None or found["value"] is None:
         return Cell("–")
-    reached = f"{found['reached']} of {found['n']} got there" if "reached" in found else ""
-    return Cell(_number(metric, found["value"]), ", ".join(filter(None, (_ends(metric, found), reached))))
+    reached = f"{found['reached']} of {found['n']} reached it" if "reached" in found else ""
+    details = _ends(metric, found), _limit(found), reached
+    return Cell(_number(metric, found["value"]), ", ".join(filter(None, details)))
+
+
+def not_reached(found: Mapping[str, Any]) -> str:
+    """What there is to say of a time that no run reached."""
+    return f"not reached within {found['horizon']:.0f} steps"
+
+
+def _limit(found: Mapping[str, Any]) -> str:
+    """Up to when times were counted, where a run did not get there before."""
+    censored = "horizon" in found and found["reached"] < found.get("runs", found["n"])
+    return f"mean up to {found['horizon']:.0f} steps" if censored else ""
 
 
 def _difference(metric: Metric, found: Mapping[str, Any] | None) -> Cell:
     if found is None:
         return Cell("–")
+    if found["value"] is None:
+        return Cell(not_reached(found), f"0 of {found['runs']}")
     p = f"p {found['p_holm']:.2g}"
-    return Cell(_number(metric, found["value"], "+"), ", ".join(filter(None, (_ends(metric, found), p))))
+    details = _ends(metric, found), _limit(found), p
+    return Cell(_number(metric, found["value"], "+"), ", ".join(filter(None, details)))
 
 
 def _ends(metric: Metric, found: Mapping[str, Any]) -> str:
@@ -99,7 +121,7 @@ def tidy(study: Study, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 #: Statistics of a line of `tidy`.
-TIDY = ("value", "low", "high", "n", "sd", "reached", "median", "effect", "p", "p_holm", "p_wilcoxon")
+TIDY = ("value", "low", "high", "n", "sd", "reached", "horizon", "median", "effect", "p", "p_holm", "p_wilcoxon")
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

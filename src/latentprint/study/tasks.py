@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from latentprint.config import Config, changed, load_config
-from latentprint.errors import UserError
+from latentprint.errors import RunFailed, UserError
 from latentprint.study.definition import Command, Study
 
 #: Where an audit's settings, presets and function lie: imported by whoever runs it.
@@ -24,6 +24,8 @@ COMMANDS: Mapping[Command, tuple[str, str, str]] = {
 #: The folder of the first run of a seed, among those of the arms.
 START = ".start"
 FAILURE = "failure.json"
+#: What failed: a training, which is a result of the study, or what it ran on.
+Kind = Literal["run", "infrastructure"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,27 @@ class Task:
         return self.folder / "runs" / self.arm / f"seed-{self.seed}"
 
     @property
-    def done(self) -> bool:
+    def reported(self) -> bool:
+        """Whether it ended well."""
+        return (self.out / "report.json").is_file()
+
+    @property
+    def failure(self) -> dict[str, Any] | None:
+        """What stopped it, if something did: ``error``, and ``kind``, one of `Kind`."""
+        if self.reported or not (self.out / FAILURE).is_file():
+            return None
+        found = json.loads((self.out / FAILURE).read_text())
+        return {"kind": "run" if found["error"].startswith("RunFailed") else "infrastructure", **found}
+
+    @property
+    def ended(self) -> bool:
         """Whether it ended, well or not."""
-        return (self.out / "report.json").is_file() or (self.out / FAILURE).is_file()
+        return self.reported or self.failure is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a result: it ended well, or the training failed. What never ran properly is run again."""
+        return self.reported or (self.failure or {}).get("kind") == "run"
 
     def settings(self) -> Config:
         """Resolved.
@@ -74,21 +94,29 @@ def tasks_of(study: Study, folder: Path) -> tuple[list[Task], list[Task]]:
 def run_task(task: Task) -> str:
     """Run it, or go on with it; returns how it ended: ``done``, or the failure in a sentence.
 
-    A failure is a result: it is written down and the study goes on. With as many threads as stand in its settings (one,
-    unless the study says otherwise) a run gives the same numbers wherever it runs.
+    The study goes on after a failure, which is written down. That of a training (`RunFailed`) is a result; any other,
+    such as wrong settings, a missing file, no memory or no space, says nothing of the arm. With as many threads as
+    stand in its settings (one, unless the study says otherwise) a run gives the same numbers wherever it runs.
     """
     if task.done:
         return "done"
     os.environ["LATENTPRINT_QUIET"] = "1"
+    (task.out / FAILURE).unlink(missing_ok=True)
     module, _, name = COMMANDS[task.study.command][2].partition(":")
     run: Callable[..., Any] = getattr(importlib.import_module(module), name)
     try:
         run(task.settings(), task.out, task.out.exists())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}"
-        write_failure(task.out, {"error": said, "trace": traceback.format_exc().splitlines()[-3:]})
+        trace = traceback.format_exc().splitlines()[-3:]
+        write_failure(task.out, {"kind": kind_of(error), "error": said, "trace": trace})
         return said
     return "done"
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Whether a training failed, or what it runs on; a full disk is the latter."""
+    return "run" if isinstance(error, RunFailed) and not isinstance(error.__cause__, OSError) else "infrastructure"
 
 
 def write_failure(out: Path, found: Mapping[str, Any]) -> None:
@@ -100,16 +128,28 @@ def write_failure(out: Path, found: Mapping[str, Any]) -> None:
 
 
 def check(study: Study, folder: Path) -> None:
-    """Resolve the settings of every arm before anything runs.
+    """Resolve the settings of every arm and seed before anything runs.
 
     Raises:
         UserError: the first that are wrong.
     """
-    first, arms = tasks_of(study.model_copy(update={"seeds": 1}), folder)
-    for task in first:
-        task.settings()
-    for task in arms:
+    first, arms = tasks_of(study, folder)
+    for task in (*first, *arms):
         try:
             task.settings()
         except UserError as error:
-            raise UserError(f"arm '{task.arm}': {error}") from None
+            raise UserError(f"arm '{task.arm}', seed {task.seed}: {error}") from None
+
+
+def complaint(study: Study, folder: Path) -> UserError | RunFailed | None:
+    """One sentence on the runs that did not run properly; None where all have a result."""
+    first, arms = tasks_of(study, folder)
+    found = [(task, failure) for task in (*first, *arms) if (failure := task.failure) and failure["kind"] != "run"]
+    if not found:
+        return None
+    task, failure = found[0]
+    where = f"the first run of seed {task.seed}" if task.arm == START else f"arm '{task.arm}', seed {task.seed}"
+    said = (f"study {study.name}: {len(found)} of {len(first) + len(arms)} runs did not run, first {where} "
+            f"({failure['error']}); they count neither as success nor as failure, mend what is wrong and use --resume")
+    user = all(failure["error"].startswith("UserError") for _, failure in found)
+    return UserError(said) if user else RunFailed(said)
