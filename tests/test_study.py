@@ -28,10 +28,10 @@ from latentprint.study.claims import (
     Level,
     Matched,
     Share,
+    decided_by,
     directed,
     judged,
     ledger,
-    decided_by,
     verdict,
 )
 from latentprint.study.definition import Metric, Study, comparisons, matched, matched_name
@@ -508,7 +508,7 @@ def test_worse_evidence_is_never_more_favourable(start: int, width: int, least: 
                                                  sign: int) -> None:
     """An interval that moves towards 0 and beyond, from within what is claimed or short of it."""
     ends = sorted((sign * least, sign * (least + span)))
-    by = Difference("s", "a", "m", *ends, tolerance=least / 2)
+    by = Difference("s", "a", "m", ends[0], ends[1], tolerance=least / 2)
 
     def at(moved: int) -> dict[str, Any]:
         return judged(by, *sorted((sign * (start - moved), sign * (start + width - moved))))

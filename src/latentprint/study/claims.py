@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from latentprint.report.values import mapping, number
 from latentprint.stats import success_rate, t_interval
@@ -117,7 +117,7 @@ def _row(claim: Claim, summaries: Mapping[str, Mapping[str, Any]], benches: Benc
         command = f"latentprint study run {claim.by.study}" if summary is None else ran(summary)
     value, low, high, n = (None if found is None else found.get(key) for key in ("value", "low", "high", "n"))
     unit = _unit(claim.by, summaries)
-    parts = {} if claim.by is None or None in (value, low, high) else judged(claim.by, low, high)
+    parts: Mapping[str, str] = {} if claim.by is None or low is None or high is None else judged(claim.by, low, high)
     return {
         "id": claim.id, "source": claim.source, "claim": claim.claim, "expected": claim.expected, "measured": value,
         "low": low, "high": high, "n": n, "tested": decided_by(claim.by, unit), "direction": parts.get("direction"),
@@ -250,8 +250,7 @@ def verdict(by: Level | Cost | None, value: float | None, low: float | None, hig
         return "not measured"
     if low is None or high is None:
         return "not resolved"
-    parts = judged(by, low, high)
-    short = {name: "refuted" if "claimed" in part else part for name, part in parts.items()}
-    if len(set(short.values())) == 1:
-        return next(iter(short.values()))  # type: ignore[return-value]
-    return f"direction {short['direction']}, size {short['size']}"  # type: ignore[return-value]
+    short = {name: "refuted" if "claimed" in part else part for name, part in judged(by, low, high).items()}
+    said = (next(iter(short.values())) if len(set(short.values())) == 1
+            else f"direction {short['direction']}, size {short['size']}")
+    return cast(Verdict, said)

@@ -42,7 +42,7 @@ class Metric(Config):
 
     @property
     def timed(self) -> bool:
-        """Whether it is a time, which a run that never got there only bounds."""
+        """Whether it is a time, which a run that never reached the bound only limits."""
         return bool(self.logged) and self.take == "when"
 
     @property
