@@ -16,7 +16,7 @@ import latentprint.errors
 ROOT = Path(latentprint.errors.__file__).parent
 CHANNELS = frozenset({"label", "template", "feature"})
 LAYERS = (
-    {"errors", "findings", "types", "stats", "keys", "complaints"},
+    {"errors", "findings", "types", "stats", "keys", "complaints", "progress"},
     {"config", "plugins", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
      "surrogates", "report"},
     {"victim", "attack", "defense", "checks", "handover"},

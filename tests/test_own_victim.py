@@ -318,10 +318,24 @@ def test_procedural_faces_are_aligned_and_scattered_ones_are_not() -> None:
     from latentprint.checks import unaligned
 
     images = make_people(range(40), 2).images
-    assert unaligned(images, "faces") is None
+    assert unaligned(images, "faces") is None and unaligned(images[:16], "faces") is None
     rolled = torch.stack([image.roll((int(17 * i) % 64, int(29 * i) % 64), (1, 2)) for i, image in enumerate(images)])
     flag = unaligned(rolled, "faces")
     assert flag is not None and "do not look like aligned faces" in flag.message
+    assert unaligned(rolled, "faces + procedural (default)") is not None
+    assert unaligned(rolled, "procedural (posed)") is None, "rendered in place, whatever the background does"
+    assert unaligned(rolled[:4], "faces") is None, "nothing can be told of four photos"
+
+
+@pytest.mark.parametrize("population", ["palette", "shifted"])
+def test_alignment_of_few_reads_as_of_many(population: str) -> None:
+    """Faces of many colours: the mean of seven others is nobody's mean, the mean of many is."""
+    from latentprint.data.alignment import ALIGNED, alignment
+
+    images = make_people(range(40), 6, population=population).images
+    assert alignment(images) == pytest.approx(0.47, abs=0.03)
+    few = [alignment(images[i : i + 24]) for i in range(0, 240, 24)]
+    assert sum(few) / len(few) == pytest.approx(alignment(images), abs=0.05) and min(few) >= ALIGNED - 0.01
 
 
 def test_paths_in_a_file_about_a_victim_start_at_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latentprint.data.alignment import ALIGNED, alignment
+from latentprint.data.alignment import ALIGNED, FEWEST, alignment
 from latentprint.data.base import ImageSet
 from latentprint.data.flat import flat_ones
 from latentprint.data.splits import AuditData
@@ -138,11 +138,18 @@ def zero_gradient(gradients: Tensor, at_most: float = 0.05) -> Flag | None:
 
 
 def unaligned(images: Tensor, name: str) -> Flag | None:
-    """Warning when faces ``(N, 3, H, W)`` uint8 look unaligned, which recognisers do not forgive."""
-    if len(images) < 2 or (found := alignment(images)) >= ALIGNED:
+    """Warning when faces ``(N, 3, H, W)`` uint8 look unaligned, which recognisers do not forgive.
+
+    Procedural faces are rendered in place; of few pictures it cannot be told.
+
+    Args:
+        name: their source.
+    """
+    rendered = all(part.startswith("procedural (") for part in name.split(" + "))
+    if rendered or len(images) < FEWEST or (found := alignment(images)) >= ALIGNED:
         return None
     return Flag("unaligned", "warning",
-                f"{name}: these do not look like aligned faces (a picture correlates with the mean of the others by "
+                f"{name}: these do not look like aligned faces (a picture correlates with the mean of many others by "
                 f"{found:.2f}, aligned ones by {ALIGNED} or more): recognisers read them badly; `latentprint align` "
                 "aligns them")
 

@@ -104,7 +104,8 @@ def _add_job(
 
         job = load()
         if help_keys:
-            Console().print(console.keys_table(describe(job.config)))
+            table = console.keys_table(describe(job.config))
+            console.wide(table).print(table)
             return
         given = [] if victim is None else [_victim_settings(victim)]
         settings = load_config(job.config, preset, config, sets or (), command, job.presets, given)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -73,14 +74,23 @@ def recorded(result: Mapping[str, Any]) -> Table:
 
 
 def keys_table(keys: list[Key]) -> Table:
-    """The settings of a command, for ``--help-keys``."""
+    """The settings of a command, for ``--help-keys``. Keys are never broken over lines."""
     table = Table(box=None, padding=(0, 1))
     for column in ("key", "type", "default", "meaning"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "key")
     for key in keys:
         default = "required" if key.default is REQUIRED else json.dumps(key.default, default=str)
         table.add_row(*(Text(cell) for cell in (key.name, key.type, default, key.help)))
     return table
+
+
+def wide(renderable: RenderableType) -> Console:
+    """A console on stdout to print it on: as wide as it is where no terminal ends the line."""
+    console = Console()
+    if not console.is_terminal:
+        needed = Measurement.get(console, console.options.update(width=10**6), renderable).maximum
+        console.width = max(console.width, needed)
+    return console
 
 
 def rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,8 +15,15 @@ _SIDE, _MARGIN = 24, 4
 _MOST = 500
 
 
+#: Of fewer pictures nothing can be told: the readings of 16 aligned ones lie within about 0.1 of those of many.
+FEWEST = 16
+
+
 def alignment(images: Tensor) -> float:
-    """Mean correlation of each picture's inside with the mean of the others, about 0 to 1.
+    """Correlation of a picture's inside with the mean of very many others, 0 to 1.
+
+    It is computed as the square root of the mean correlation between two pictures: the correlation with the mean of the
+    few others of a small set would be lower, aligned or not.
 
     Args:
         images: ``(N, 3, H, W)`` uint8, at least two; of many, some hundreds are looked at.
@@ -23,5 +32,6 @@ def alignment(images: Tensor) -> float:
     grey = F.interpolate(chosen.float().mean(1, keepdim=True), (_SIDE, _SIDE), mode="bilinear", antialias=True)
     inside = grey[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].flatten(1)
     unit = F.normalize(inside - inside.mean(1, keepdim=True), dim=1)
-    others = F.normalize(unit.sum(0) - unit, dim=1)
-    return float((unit * others).sum(1).mean())
+    n = len(unit)
+    between = (float(unit.sum(0).square().sum()) - float(unit.square().sum())) / (n * (n - 1))
+    return math.sqrt(max(0.0, between))

@@ -21,6 +21,7 @@ from latentprint.data.listing import counted
 from latentprint.data.room import room
 from latentprint.data.values import Span, joint, reading, span_of, to_bytes, white_of, whites
 from latentprint.errors import UserError
+from latentprint.progress import tracked
 
 _SHOW_PROGRESS_FROM = 500
 _PAPER = (255, 255, 255)  # what shows through transparent pixels
@@ -85,7 +86,7 @@ def read_photos(paths: Sequence[Path], size: int, where: str) -> tuple[Tensor, t
     """
     few = len(paths) < _SHOW_PROGRESS_FROM
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-        decoded = pool.map(lambda path: _decoded(path, size), paths)
+        decoded = tracked(pool.map(lambda path: _decoded(path, size), paths), "reading photos", total=len(paths))
         shown = track(decoded, "reading photos", len(paths), console=Console(stderr=True), transient=True, disable=few)
         return gather(shown, len(paths), size, where, lambda index, white: decode_photo(paths[index], size, white))
 

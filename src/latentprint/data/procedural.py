@@ -26,6 +26,7 @@ from latentprint.data.parameters import (
 )
 from latentprint.data.renderer import render
 from latentprint.errors import UserError
+from latentprint.progress import tracked
 
 __all__ = ["ATTRIBUTE_GROUPS", "ATTRIBUTE_NAMES", "IDENTITY_NAMES", "NUISANCE_NAMES", "POPULATIONS",
            "identity_parameters", "make_people", "nuisance_parameters", "render"]
@@ -54,7 +55,7 @@ def make_people(identity_seeds: Sequence[int], photos: int, image_seed: int = 0,
     wrinkles = population_of(population).wrinkles
     images = torch.empty(len(who), 3, size, size, dtype=torch.uint8)
     holes = torch.empty(len(who), 1, size, size, dtype=torch.uint8)
-    for start in range(0, len(who), batch):
+    for start in tracked(range(0, len(who), batch), "rendering faces"):
         part = slice(start, start + batch)
         picture, hole = render(torch.from_numpy(people[part]).float(), torch.from_numpy(nuisance[part]).float(),
                                size, wrinkles)

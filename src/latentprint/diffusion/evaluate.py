@@ -15,6 +15,7 @@ from latentprint.diffusion.swap import Swapper
 from latentprint.metrics.verification import calibrate, enrol, match
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import embed
+from latentprint.progress import tracked
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def generate(swapper: Swapper, embeddings: Tensor, scenes: Scene | Scenes, seeds
     """Swaps as uint8 ``(N, 3, H, W)`` on the CPU, in batches; sample i depends on its own seed alone."""
     device = next(swapper.parameters()).device
     parts = []
-    for index in torch.arange(len(embeddings)).split(batch):
+    for index in tracked(torch.arange(len(embeddings)).split(batch), "sampling"):
         x = swapper.ddim(embeddings[index].to(device), scenes.take(index).to(device), seeds[index], steps,
                          guidance=guidance)
         parts.append((x.clamp(0, 1) * 255).round().to(torch.uint8).cpu())

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,15 +20,6 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 from torch import Tensor, nn
 
@@ -37,6 +27,7 @@ from latentprint.engine.device import chosen_device
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, part_number, parts
 from latentprint.errors import RunFailed
+from latentprint.progress import progress, terminal
 
 
 class Stateful(Protocol):
@@ -249,21 +240,6 @@ def _agreed(reason: str | None) -> str | None:
 def is_main() -> bool:
     """Whether this process writes files."""
     return accelerator().is_main_process
-
-
-@cache
-def terminal() -> Console:
-    """The one console on stderr: only lines that go through the console of a progress bar leave it whole."""
-    return Console(stderr=True)
-
-
-def progress() -> Progress:
-    """A progress bar on stderr; silent when nobody watches."""
-    console = terminal()
-    columns: Iterable[Any] = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(),
-                              TimeElapsedColumn(), TimeRemainingColumn())
-    quiet = not console.is_terminal or not is_main() or os.environ.get("LATENTPRINT_QUIET") == "1"
-    return Progress(*columns, console=console, transient=True, disable=quiet)
 
 
 def say(line: str) -> None:

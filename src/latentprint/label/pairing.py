@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentprint.data.base import ImageSet
 from latentprint.engine.seeds import generator
+from latentprint.progress import tracked
 from latentprint.types import Access
 from latentprint.victim import Victim
 
@@ -37,7 +38,7 @@ class Opinions:
     @cached_property
     def _answers(self) -> tuple[Tensor, Tensor]:
         answers = [self._ask(self.public.floats(index).to(self.victim.device))
-                   for index in torch.arange(len(self.public)).split(self.batch)]
+                   for index in tracked(torch.arange(len(self.public)).split(self.batch), "classifying public photos")]
         log_confidence = torch.cat([probabilities for probabilities, _ in answers]).clamp_min(1e-30).log()
         shown = [features for _, features in answers if features is not None]
         return log_confidence, torch.cat(shown) if shown else log_confidence

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from latentprint.data.procedural import ATTRIBUTE_GROUPS, ATTRIBUTE_NAMES
 from latentprint.models.blocks import ResidualPReLU
+from latentprint.progress import tracked
 
 #: Columns of each attribute group, e.g. pose -> (0, 1, 2).
 GROUP_COLUMNS = {group: tuple(ATTRIBUTE_NAMES.index(n) for n in names) for group, names in ATTRIBUTE_GROUPS.items()}
@@ -60,7 +61,8 @@ def in_batches(function: nn.Module, images: Tensor, method: str = "forward", bat
     """``function.method`` over uint8 images ``(N, 3, H, W)`` without gradient, results on the CPU."""
     device = next(function.parameters()).device
     call = getattr(function, method)
-    return torch.cat([call(chunk.to(device).float() / 255).cpu() for chunk in images.split(batch)])
+    chunks = tracked(images.split(batch), "reading attributes")
+    return torch.cat([call(chunk.to(device).float() / 255).cpu() for chunk in chunks])
 
 
 def build(record: Mapping[str, Any]) -> AttributeNetwork:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from latentprint.errors import UserError
 from latentprint.models.blocks import DepthwiseUnit, ResidualPReLU, crop_box
+from latentprint.progress import tracked
 
 EMBEDDING_DIM = 512
 #: The inner-face crop, (top, left, height, width) as shares of the picture: 48 x 48 of 64 x 64.
@@ -86,7 +87,7 @@ def embed(recogniser: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
     """Embeddings of uint8 or [0, 1] images ``(N, 3, H, W)``, computed in batches without gradient: ``(N, 512)``."""
     device = next(recogniser.parameters(), torch.empty(0)).device  # an outside runtime has no parameters
     parts = []
-    for chunk in images.split(batch):
+    for chunk in tracked(images.split(batch), "embedding"):
         x = chunk.to(device).float()
         parts.append(recogniser(x / 255 if chunk.dtype == torch.uint8 else x).cpu())
     return torch.cat(parts) if parts else torch.empty(0, EMBEDDING_DIM)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from latentprint import progress
+
 NOT_MEASURED = "not measured"
 
 
@@ -90,15 +92,8 @@ def plain(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: 42 s, 12 min 5 s, 2 h 3 min."""
-    if seconds is None:
-        return NOT_MEASURED
-    total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60} s"
-    return f"{total // 3600} h {total % 3600 // 60} min"
+    """Seconds as a person says them, see `latentprint.progress.duration`."""
+    return NOT_MEASURED if seconds is None else progress.duration(seconds)
 
 
 def scalar(value: object) -> str:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
-from latentprint.engine.loop import progress, warm_cosine
+from latentprint.engine.loop import warm_cosine
 from latentprint.engine.seeds import derive, seeded_noise
 from latentprint.feature.attack import FeatureAttack
 from latentprint.feature.attacks.base import Harness, batches
 from latentprint.feature.attacks.matching import Matching, measure
 from latentprint.feature.victim import SplitVictim
 from latentprint.losses.pixel import total_variation
+from latentprint.progress import tracked
 
 #: How near 0 or 1 the pixels of a start may be: their logits stay finite and can still be moved.
 EDGE = 0.02
@@ -44,10 +45,8 @@ class OptimiseAttack(FeatureAttack):
 
     def run(self, victim: SplitVictim, sent: Tensor) -> Tensor:
         joined, parts = self.harness.joined(sent), []
-        with progress() as bar:
-            pieces = list(batches(len(sent), self.harness.settings.optimise.batch))
-            for part in bar.track(pieces, description=self.name):
-                parts.append(self.best_start(victim, joined[part].to(victim.device), part).cpu())
+        for part in tracked(list(batches(len(sent), self.harness.settings.optimise.batch)), self.name, stage=True):
+            parts.append(self.best_start(victim, joined[part].to(victim.device), part).cpu())
         return torch.cat(parts)
 
     def best_start(self, victim: SplitVictim, joined: Tensor, index: Tensor) -> Tensor:

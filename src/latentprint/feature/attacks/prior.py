@@ -26,7 +26,7 @@ from latentprint.diffusion.loading import FaceTools, load_tools
 from latentprint.diffusion.scene import Scene
 from latentprint.diffusion.swap import Swapper
 from latentprint.engine.device import autocast, lay_out
-from latentprint.engine.loop import Loop, progress, warm_cosine
+from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.seeds import derive
 from latentprint.feature.attack import FeatureAttack
 from latentprint.feature.attacks.base import Harness, Source, Spent, batches, image_size
@@ -38,6 +38,7 @@ from latentprint.losses.identity import identity_cosine
 from latentprint.losses.pixel import squared_error
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import embed
+from latentprint.progress import tracked
 
 
 class PriorAttack(FeatureAttack):
@@ -69,10 +70,9 @@ class PriorAttack(FeatureAttack):
         pictures = decode(self.start.decoder, joined, victim.device).clamp(0, 1)
         seeds = torch.tensor([derive(self.harness.seed, self.name, i) for i in range(len(sent))])
         parts = []
-        with progress() as bar:
-            for part in bar.track(list(batches(len(sent), self.harness.settings.prior.batch)), description=self.name):
-                near, asked = pictures[part].to(victim.device), joined[part].to(victim.device)
-                parts.append(self.repainted(victim, near, asked, seeds[part]).cpu())
+        for part in tracked(list(batches(len(sent), self.harness.settings.prior.batch)), self.name, stage=True):
+            near, asked = pictures[part].to(victim.device), joined[part].to(victim.device)
+            parts.append(self.repainted(victim, near, asked, seeds[part]).cpu())
         return torch.cat(parts)
 
     def repainted(self, victim: SplitVictim, pictures: Tensor, joined: Tensor, seeds: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from latentprint.attack import Draw
 from latentprint.diffusion.scene import Scene
-from latentprint.engine.loop import progress
 from latentprint.errors import UserError
 from latentprint.label.attack import scene_of
 from latentprint.label.baselines.base import Baseline
 from latentprint.label.baselines.mi_face import repaint
+from latentprint.progress import tracked
 from latentprint.victim import Victim
 
 
@@ -43,11 +43,10 @@ class ArtMIFace(Baseline):
         attack = make_attack(classifier, self.harness.steps(len(classes)), settings.window, settings.threshold,
                              settings.learning_rate, verbose=False)
         grey, pictures = np.full((1, *shape), 0.5, np.float32), []
-        with progress() as bar:
-            for scene, y in bar.track(list(zip(index.tolist(), classes.tolist(), strict=True)), description="art"):
-                seen.scene = tools.scenes.take(torch.tensor([scene])).to(tools.device)
-                found = torch.from_numpy(attack.infer(grey, np.array([y]))).to(tools.device)
-                pictures.append(repaint(seen.scene, found).cpu())
+        for scene, y in tracked(list(zip(index.tolist(), classes.tolist(), strict=True)), "art", stage=True):
+            seen.scene = tools.scenes.take(torch.tensor([scene])).to(tools.device)
+            found = torch.from_numpy(attack.infer(grey, np.array([y]))).to(tools.device)
+            pictures.append(repaint(seen.scene, found).cpu())
         return Draw(torch.cat(pictures), index)
 
 

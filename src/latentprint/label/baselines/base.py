@@ -10,11 +10,11 @@ from torch import Tensor
 
 from latentprint.attack import QUERY_BATCH, Attack
 from latentprint.engine.device import Precision
-from latentprint.engine.loop import progress
 from latentprint.engine.run import RunDir
 from latentprint.label.baselines.settings import BaselineSettings
 from latentprint.label.presets import AttackConfig
 from latentprint.label.tools import Tools
+from latentprint.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,5 @@ class Baseline(Attack):
 
 
 def batches(n: int, name: str) -> Iterator[Tensor]:
-    """Indices of ``n`` pictures in batches, with a progress bar."""
-    with progress() as bar:
-        yield from bar.track(torch.arange(n).split(QUERY_BATCH), description=name)
+    """Indices of ``n`` pictures in batches; progress is shown."""
+    yield from tracked(torch.arange(n).split(QUERY_BATCH), name, stage=True)
