@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,12 +28,13 @@ from latentprint.label.evaluate import (
     score_swaps,
     warnings_of,
 )
-from latentprint.label.probe import gradient_flag
+from latentprint.label.probe import margin
 from latentprint.metrics.distribution import frechet_distance
 from latentprint.metrics.verification import enrol
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.recognisers import embed
+from latentprint.probes import gradient_flag
 from latentprint.stats import difference_interval, rate_interval
 from latentprint.types import Reconstruction
 from latentprint.victim import Victim
@@ -315,7 +317,7 @@ class Linear(nn.Module):
 def test_masked_gradients_are_flagged(kind: str, deaf: bool) -> None:
     victim = Victim(Linear(kind), N, preprocess=Preprocess())
     images = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    flag = gradient_flag(victim, images)
+    flag = gradient_flag(partial(margin, victim), images)
     assert (flag is not None) == deaf and (flag is None or "100%" in flag.message)
     assert victim.queries.forward == 0 and not images.requires_grad
 

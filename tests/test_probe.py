@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +19,20 @@ from latentprint.cli import main
 from latentprint.config import changed, load_config
 from latentprint.data.base import ImageSet
 from latentprint.errors import UserError
+from latentprint.feature.audit import look_at as look_at_edge
+from latentprint.feature.presets import PRESETS as FEATURE_PRESETS
+from latentprint.feature.presets import FeatureConfig
+from latentprint.feature.victim import SplitVictim
 from latentprint.label.check import check_audit, most_hidden
 from latentprint.label.preprocessings import best_other, combinations, sign_test
 from latentprint.label.presets import PRESETS, LabelConfig
-from latentprint.label.probe import better_than_chance, chance_flag, difference, kind_flag, probe, spread
+from latentprint.label.probe import better_than_chance, chance_flag, kind_flag, probe
 from latentprint.models.preprocess import Preprocess
+from latentprint.probes import difference, spread
+from latentprint.template.audit import look_at as look_at_recogniser
+from latentprint.template.presets import PRESETS as TEMPLATE_PRESETS
+from latentprint.template.presets import TemplateConfig
+from latentprint.template.recogniser import Embedder
 from latentprint.types import Access
 from latentprint.victim import Answers, Victim
 
@@ -129,6 +139,37 @@ def test_a_difference_is_relative_to_that_between_photos() -> None:
     a = torch.randn(50, N, generator=torch.Generator().manual_seed(0))
     assert difference(a, a) == 0 and difference(a / 100, a / 100 + 1e-4) == pytest.approx(difference(a, a + 0.01))
     assert difference(torch.ones(3, 2), torch.zeros(3, 2)) == 0, "constant answers have no spread to compare with"
+
+
+class Odd(nn.Module):
+    """Images to four numbers each, as `Net` makes them; in place of a recogniser or an edge network."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.net = Net(how)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+@pytest.mark.parametrize(("how", "names"), [
+    ("", []), ("dropout", ["stochastic"]), ("batch-norm", ["batch-dependent"]), ("cut", ["no-gradient"]),
+    ("constant", ["constant-answers", "no-gradient"]),
+])
+def test_recognisers_and_edge_networks_are_looked_at_alike(how: str, names: list[str]) -> None:
+    people = photos()
+    recogniser = Embedder(Odd(how), nn.Identity(), N, "own", "own")
+    parts: Any = SimpleNamespace(recogniser=recogniser, device=torch.device("cpu"),
+                                 data=SimpleNamespace(private_heldout=people))
+    config = load_config(TemplateConfig, "tiny", presets=TEMPLATE_PRESETS)
+    assert [flag.name for flag in look_at_recogniser(config, parts)] == names
+    victim = SplitVictim(Odd(how).eval(), nn.Identity(), N, preprocess=Preprocess())
+    feature = load_config(FeatureConfig, "tiny", presets=FEATURE_PRESETS)
+    split: Any = SimpleNamespace(victim=victim)
+    without = [name for name in names if name != "no-gradient"]
+    for attack, expected in (("optimise", names), ("decoder", without)):
+        config_of = changed(feature, {"attacks": [attack]}, "")
+        assert [flag.name for flag in look_at_edge(config_of, split, people)] == expected
 
 
 # ---- counts ----

@@ -44,10 +44,13 @@ from latentprint.metrics.reconstruction import reidentification, variance_recove
 from latentprint.models.assets import load_asset
 from latentprint.models.recognisers import embed
 from latentprint.models.strangers import check_strangers
+from latentprint.probes import announce, constant_flag, function_flags, spread
 from latentprint.report.build import concluded
 
 Floats = NDArray[np.float64]
 
+#: Attacks that follow the gradient of the edge network, and images that it is tried on before.
+BY_GRADIENT, PROBED = frozenset({"optimise"}), 32
 #: Images whose messages are asked for at a time.
 ASK = 256
 
@@ -100,9 +103,11 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
                             data={"train": image_hash(parts.images.train), "test": image_hash(parts.images.test)}))
     train(config, parts, run, device)
     known, attacked = parts.known_and_attacked()
+    looked = look_at(config, parts, attacked)
     judged = Judged(attacked, known.mean(), config.people, config.resamples, config.seed)
     drawn, queries = draw(config, parts.victim, known, attacked, run)
     section, best = results(config, parts, judged, drawn, queries)
+    section["probes"] = checks.probes(looked)
     section |= certificate(config, parts, known, attacked)
     hits = accuracy_hits(parts.victim, parts.images.test, config.seed, config.precision)
     section |= accuracy_facts(config, parts, judged, hits)
@@ -121,6 +126,18 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
     run.write_json("report.json", report)
     run.close()
     return report
+
+
+def look_at(config: FeatureConfig, parts: Parts, attacked: ImageSet) -> list[checks.Flag]:
+    """What would hide a leak of the edge network from the attacks; noise and other defences are left out.
+
+    Gradients count where every attack goes by them: a decoder learns without them.
+    """
+    images = spread(attacked, PROBED).floats().to(parts.victim.device)
+    edge = parts.victim.features
+    with torch.no_grad():
+        constant = constant_flag(edge(images))
+    return announce([constant, *function_flags(edge, images, edge if {*config.attacks} <= BY_GRADIENT else None)])
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,11 @@ from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.preprocessings import COMPARED
 from latentprint.label.presets import LabelConfig
-from latentprint.label.probe import chance_flag, probe, spread
+from latentprint.label.probe import chance_flag, probe
 from latentprint.label.tools import Tools, encode
 from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.strangers import check_strangers
+from latentprint.probes import announce, spread
 from latentprint.report.build import concluded
 from latentprint.types import Reconstruction
 from latentprint.victim import Victim
@@ -230,13 +231,9 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
 
 
 def look_at(victim: Classifier, data: AuditData) -> list[checks.Flag]:
-    """What would hide a leak of this victim from the attack; each is said at once, before the attack is paid for."""
-    flags = [*probe(victim.victim, spread(data.private_heldout, COMPARED)),
-             chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)]
-    found = [flag for flag in flags if flag]
-    for flag in found:
-        say(f"warning: this audit will be inconclusive unless it shows a leak: {flag.message}; {flag.mend}")
-    return found
+    """What would hide a leak of this victim from the attack."""
+    return announce([*probe(victim.victim, spread(data.private_heldout, COMPARED)),
+                     chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)])
 
 
 def draw_arms(

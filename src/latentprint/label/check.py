@@ -21,9 +21,9 @@ from latentprint.label.probe import (
     chance_flag,
     hits_of,
     probe,
-    spread,
 )
 from latentprint.models.outside import HttpNetwork
+from latentprint.probes import spread
 from latentprint.report.conclusive import MOST_HIDDEN
 from latentprint.types import Access
 from latentprint.victim import Victim

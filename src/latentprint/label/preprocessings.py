@@ -15,8 +15,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
-from latentprint.label.probe import LEVEL, hits_of, spread
+from latentprint.label.probe import LEVEL, hits_of
 from latentprint.models.preprocess import Box, Colours, Preprocess
+from latentprint.probes import spread
 from latentprint.victim import Victim
 
 #: Photos on which every combination is tried, and the best of them are compared with the one declared.

@@ -28,8 +28,10 @@ from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.metrics.verification import pair_accuracy
 from latentprint.models.assets import load_asset
 from latentprint.models.face_decoder import FaceDecoder
+from latentprint.models.outside import OutsideNetwork
 from latentprint.models.recognisers import embed
 from latentprint.models.strangers import check_strangers
+from latentprint.probes import announce, constant_flag, function_flags, spread
 from latentprint.report.build import concluded
 from latentprint.stats import t_interval
 from latentprint.template.attack import Drawn, Inversion, Means, embedded
@@ -62,6 +64,8 @@ from latentprint.template.recogniser import Embedder, load_recogniser
 from latentprint.template.surrogate import train_surrogate
 from latentprint.template.victim import TemplateVictim
 
+#: Photos that the attacked recogniser is tried on.
+PROBED = 32
 #: True accept rates below which a recogniser hardly tells people apart.
 LOW_TAR = 0.5
 #: A realised false match rate beyond so many times the stated one is worth a warning.
@@ -113,6 +117,7 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
     run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
                             command=["latentprint", *sys.argv[1:]], data=parts.data.hashes()))
+    looked = look_at(config, parts)
     bench = make_bench(config, parts)
     victim = TemplateVictim(parts.recogniser, parts.scheme, bench.attacked.database, config.attack.access,
                             config.attack.budget)
@@ -124,7 +129,7 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
     section["recovered_similarity"] = recovered_similarity(bench, inversion, drawn.recovered)
     section["queries"] = {"forward": victim.queries.forward, "backward": victim.queries.backward,
                           "submitted_per_person": int(victim.submitted.max())}
-    section["best_attack"] = drawn.best
+    section["best_attack"], section["probes"] = drawn.best, checks.probes(looked)
     if (own := inversion.means.surrogate) is not None:
         described, flags = surrogate_section(config, parts, own)
         section["surrogate"] = described
@@ -147,6 +152,17 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
     run.write_json("report.json", report)
     run.close()
     return report
+
+
+def look_at(config: TemplateConfig, parts: Parts) -> list[checks.Flag]:
+    """What would hide a leak of the attacked recogniser from the attack."""
+    recogniser = parts.recogniser
+    outside = isinstance(recogniser.network, OutsideNetwork)
+    images = spread(parts.data.private_heldout, PROBED).floats().to("cpu" if outside else parts.device)
+    with torch.no_grad():
+        constant = constant_flag(recogniser(images))
+    gradient = recogniser if config.attack.access == "white-box" else None
+    return announce([constant, *function_flags(recogniser, images, gradient)])
 
 
 def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[str]]:
