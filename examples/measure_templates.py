@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from latentprint.config import load_config
 from latentprint.console import summary
@@ -46,7 +47,7 @@ def main() -> None:
         "protection={kind: quantise, bits: 3}"])
     report = run_audit(config, given.out, given.out.exists())
     print(f"report: {render_run(given.out)}")
-    print(*summary(report), sep="\n")
+    Console().print(*summary(report), sep="\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rich.console import Console
 from torch import nn
 
 from latentprint.config import load_config
@@ -44,7 +45,7 @@ def main() -> None:
         f"variants.with CEM.defences=[{noise}, {{'kind': 'cem', 'weight': 4, 'lr_scaled': false}}]"])
     report = run_defend(config, given.out, given.out.exists())
     print(f"report: {render_run(given.out)}")
-    print(*summary(report), sep="\n")
+    Console().print(*summary(report), sep="\n")
 
 
 if __name__ == "__main__":

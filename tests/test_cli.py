@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 import yaml
-from helpers import save_untrained
+from helpers import run_cli, save_untrained
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
@@ -24,7 +24,7 @@ from pydantic import Field
 from rich.console import Console
 
 from latentprint import console, doctor
-from latentprint.cli import main
+from latentprint.cli import default_folder, main
 from latentprint.config import Config, load_config
 from latentprint.errors import RunFailed, UserError
 from latentprint.gate import check
@@ -416,3 +416,77 @@ def test_doctor_checks_the_hash_of_every_asset(tmp_path: Path, monkeypatch: pyte
     rows = {row.name: row for row in doctor.examine() if row.section == "assets"}
     assert rows["good"].ok is True and "psnr_db 31.2" in rows["good"].found
     assert rows["bad"].ok is False and "latentprint pretrain codec" in rows["bad"].hint
+
+
+# ---- folders ----
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(capsys, "--version") == (0, f"latentprint {metadata.version('latentprint')}\n", "")
+
+
+def test_a_second_run_takes_the_next_free_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = Path("runs/audit-label-small")
+    assert default_folder(base, resume=False) == default_folder(base, resume=True) == base
+    for name in ("audit-label-small", "audit-label-small-2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert default_folder(base, resume=False) == base, "an empty folder is free"
+    (tmp_path / base / "config.yaml").touch()
+    assert default_folder(base, resume=False) == base.with_name("audit-label-small-2")
+    assert default_folder(base, resume=True) == base
+    (tmp_path / "runs" / "audit-label-small-2" / "config.yaml").touch()
+    said = f"run: {base}-2, for {base} holds a run (--resume goes on with the last one)\n"
+    assert capsys.readouterr().err == said
+    assert default_folder(base, resume=False) == base.with_name("audit-label-small-3")
+    assert default_folder(base, resume=True) == base.with_name("audit-label-small-2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert default_folder(base, resume=False) == base, "processes must agree"
+
+
+# ---- comparisons in the terminal ----
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 8}
+
+
+@pytest.mark.parametrize(("section", "said"), [
+    ({"variants": [{"name": "undefended", "accuracy": interval(0.9), "leak": interval(0.8), "bytes": 1024},
+                   {"name": "rate 0.05", "accuracy": interval(0.85), "leak": interval(0.3), "bytes": 1024,
+                    "accuracy_cost": interval(0.05), "leak_reduction": interval(0.5)}],
+      "recommended": {"name": "rate 0.05", "because": "it leaks least"}},
+     ("Victims", "undefended", "rate 0.05", "90%", "85%", "50.0", "1,024", "it leaks least")),
+    ({"protections": [{"name": "none", "tar": interval(0.9), "leak": interval(0.6)},
+                      {"name": "quantise", "tar": interval(0.7), "tar_cost": interval(0.2), "leak": interval(0.25)}]},
+     ("Protections", "none", "quantise", "70%", "20.0", "25%")),
+    ({"leak": interval(0.2), "defence": {"accuracy": interval(0.7), "undefended_accuracy": interval(0.8),
+                                         "undefended": {"leak": interval(0.4)}, "leak_reduction": interval(0.2)}},
+     ("Defence", "Undefended", "Defended", "80%", "40%", "20.0 points saved")),
+])
+def test_what_was_compared_is_shown_in_the_terminal(section: dict[str, Any], said: tuple[str, ...]) -> None:
+    view = Console(width=120, record=True, file=io.StringIO())
+    view.print(*console.summary({"channels": {"feature": section}}), sep="\n")
+    shown = view.export_text()
+    for words in said:
+        assert words in shown, shown
+
+
+# ---- comparisons of runs ----
+
+
+def test_a_comparison_goes_into_a_file_or_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps({"schema": 1, "channels": {"label": {}}}))
+        (tmp_path / name / "config.yaml").write_text("seed: 0\n")
+    runs = ("report", str(tmp_path / "a"), str(tmp_path / "b"), "--out")
+    for out, written in (("page.html", "page.html"), ("new/folder", "new/folder/comparison.html"),
+                         ("a", "a/comparison.html")):
+        code, said, err = run_cli(capsys, *runs, str(tmp_path / out))
+        assert (code, said.split()) == (0, ["comparison:", str(tmp_path / written)]), err
+        assert (tmp_path / written).is_file()
+    (tmp_path / "notes.txt").touch()
+    code, _, err = run_cli(capsys, *runs, str(tmp_path / "notes.txt"))
+    assert code == 2 and "is a file that is no page" in err and not (tmp_path / "notes.txt").read_text()

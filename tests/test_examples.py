@@ -66,6 +66,7 @@ def test_a_stock_resnet_is_audited_from_its_own_script(tmp_path: Path, capsys: p
 @pytest.mark.parametrize("name", ["protect_split.py", "measure_templates.py"])
 def test_examples_end_in_a_report(tmp_path: Path, name: str) -> None:
     said = run_example(name, "--preset", "tiny", "--out", str(tmp_path / "runs" / "one"))
+    assert "rich.table" not in said and "95% interval" in said
     assert "report: " in said and (tmp_path / "runs" / "one" / "report.html").is_file()
 
 

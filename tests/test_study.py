@@ -96,6 +96,8 @@ def test_rows_tables_and_failures(finished: tuple[Path, dict[str, Any]]) -> None
     for name in ("summary.csv", "table.md", "table.tex", "forest.png", "front.png", "curves.png", "arms.png",
                  "study.html"):
         assert (folder / name).stat().st_size > 0
+    run = folder / "runs" / "plain" / "seed-0"
+    assert "<html" in (run / "report.html").read_text() and not (run / "failure.json").exists()
     page = (folder / "study.html").read_text()
     assert "2 failed, 0 missing" in page and "at $1 &amp; more?" in page
     code = (folder / "table.tex").read_text()

@@ -1,8 +1,8 @@
 """The command line. Each command imports what it needs when it runs, so that ``--help`` answers at once.
 
 Exit codes: 0 done; 1 ``gate`` found a number above its bound, or ``doctor`` something missing; 2 the user's
-input is wrong, in one sentence on stderr; 3 the run broke down; 4 ``gate`` found an audit that could not have seen a
-leak; 70 a fault of this program; 130 interrupted.
+input is wrong, in one sentence on stderr, or in the rows that ``--check`` prints; 3 the run broke down; 4 ``gate``
+found an audit that could not have seen a leak; 70 a fault of this program; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -38,6 +40,20 @@ audit = _group("Attack a model as an adversary would and report the leak, from f
 defend = _group("Train a defended model, then audit it.")
 pretrain = _group("Train one of the networks that an audit builds on; the packaged ones were made this way.")
 study = _group("Run an audit over seeds and settings, with statistics.")
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"latentprint {metadata.version('latentprint')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                          help="Print the version, and exit.")] = False,
+) -> None:
+    """Options of the whole program."""
+
+
 app.add_typer(convert, name="convert")
 add_align(app)
 for name, group in {"audit": audit, "defend": defend, "pretrain": pretrain, "study": study}.items():
@@ -51,9 +67,11 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, over all others; repeat for more."),
 ]
 Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Run directory, by default runs/COMMAND-PRESET.")
+    Path | None, typer.Option(metavar="DIR", help="Run directory, by default runs/COMMAND-PRESET; where that is taken, "
+                              "the same with the next free number.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short in --out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short: in --out, else in the "
+                                      "default folder with the highest number.")]
 HelpKeys = Annotated[bool, typer.Option("--help-keys", help="List every setting with its default, and exit.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as YAML, and exit.")]
 VictimFile = Annotated[Path | None, typer.Option("--victim", metavar="FILE", help=(
@@ -119,7 +137,7 @@ def _add_job(
             if any(row.ok is False for row in rows):
                 raise typer.Exit(2)
             return
-        target = out or Path("runs") / f"{name}-{config.stem if config else preset}"
+        target = out or default_folder(Path("runs") / f"{name}-{config.stem if config else preset}", resume)
         finish(job.run(settings, target, resume), target)
 
     register = group.command(command.split()[-1], help=help,
@@ -151,6 +169,31 @@ def _victim_settings(path: Path) -> Any:
     for note in notes:
         typer.echo(f"{path}: {note}", err=True)
     return given._replace(content=settings)
+
+
+def default_folder(base: Path, resume: bool) -> Path:
+    """The run directory of a command that was given none: ``base``, or ``base-2``, ``base-3``, ...
+
+    The first that is free; with ``resume`` the last that is taken. Of several processes all take ``base``: one may have
+    created it before the next one looks.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not _taken(base):
+        return base
+    last = base
+    for number in count(2):
+        free = base.with_name(f"{base.name}-{number}")
+        if not _taken(free):
+            break
+        last = free
+    chosen = last if resume else free
+    if chosen != base:
+        typer.echo(f"run: {chosen}" if resume else f"run: {chosen}, for {base} holds a run (--resume goes on with the "
+                   "last one)", err=True)
+    return chosen
+
+
+def _taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _audit_label() -> Job:
@@ -343,21 +386,24 @@ def _show_study(folder: Path) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory.")] = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory, by default runs/demo; where that is "
+                                             "taken, the same with the next free number.")] = None,
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="Another size, such as tiny.")] = None,
     resume: Resume = False,
 ) -> None:
     """The main job on procedural faces, some minutes on two CPU cores: ends with a report to open."""
     from latentprint.demo import run_demo
 
-    _show_report(run_demo(out, resume=resume, preset=preset), out)
+    target = out or default_folder(Path("runs/demo"), resume)
+    _show_report(run_demo(target, resume=resume, preset=preset), target)
 
 
 @app.command()
 def report(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where a comparison goes; by default into the first DIR.")
+        Path | None, typer.Option(metavar="FILE|DIR", help="Where a comparison goes: a file, or a folder to hold "
+                                  "comparison.html; by default the first DIR.")
     ] = None,
 ) -> None:
     """Write report.html again from report.json and the run's files; of several runs, comparison.html."""

@@ -19,14 +19,19 @@ from latentprint.report.gauge import Gauge, gauge
 from latentprint.report.grades import INCONCLUSIVE, Headline
 from latentprint.report.impersonation import Impersonation
 from latentprint.report.names import ARMS, title
+from latentprint.report.tables import Table as Compared
+from latentprint.report.tables import defence_table, protections_table, variants_table
 from latentprint.report.values import flatten, mapping, scalar
-from latentprint.report.view import LEAK
+from latentprint.report.view import LEAK, recommendation
 
+#: Columns of a comparison that fit into a terminal.
+MOST_COLUMNS = 6
 _ROWS = ("floor", "pseudo_label", "attack", "prior_ceiling", "ceiling")
 
 
 def summary(report: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """For every channel of a report: the arms on its headline metric, the leak between them, the verdict."""
+    """For every channel of a report: the arms on its headline metric, the leak between them, the victims, defences or
+    protections that were compared, the verdict."""
     for name, section in mapping(report.get("channels")).items():
         head = Headline.of(mapping(section))
         yield _arms(title(name), head)
@@ -34,7 +39,31 @@ def summary(report: Mapping[str, Any]) -> Iterator[RenderableType]:
             yield Text(f"  floor {line(placed)} ceiling")
         if (second := Impersonation.of(mapping(section))) is not None:
             yield Text(f"  {second.title}", style="bold")
+        yield from comparisons(mapping(section))
         yield Text(verdict(mapping(section)), style="yellow" if state(mapping(section)) is INCONCLUSIVE else "")
+
+
+def comparisons(section: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What a ``defend`` command, or ``variants``, compared, and which is recommended."""
+    for heading, found in (("Victims", variants_table(section)), ("Protections", protections_table(section)),
+                           ("Defence", defence_table(section))):
+        if found:
+            yield _compared(heading, found)
+    if said := recommendation(mapping(section.get("recommended"))):
+        yield Text(f"  {said}")
+
+
+def _compared(heading: str, found: Compared) -> Table:
+    """A table of the page with its most telling columns; intervals stand below their numbers."""
+    shown = slice(0, MOST_COLUMNS)
+    table = Table(title=Text(heading), title_justify="left", box=None, padding=(0, 1))
+    table.add_column("")
+    for column in found.columns[shown]:
+        table.add_column(column.label, justify="left" if column.is_text else "right")
+    for row in found.rows:
+        cells = ["\n".join(filter(None, (cell.shown, cell.small))) for cell in row.cells[shown]]
+        table.add_row(Text(row.label), *map(Text, cells), style="bold" if row.hint == "recommended" else "")
+    return table
 
 
 def _arms(name: str, head: Headline) -> Table:

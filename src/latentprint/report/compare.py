@@ -50,13 +50,24 @@ class Run:
 
 
 def compare_runs(directories: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the comparison of two or more runs and return its path, by default comparison.html in the first.
+    """Write the comparison of two or more runs and return its path.
+
+    Args:
+        out: a file (``.html``), or a folder for comparison.html; None: the first run's folder.
 
     Raises:
         UserError: a directory is given twice, is no finished run, or the page cannot be written.
     """
     runs = [_read(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
-    target = out or directories[0] / "comparison.html"
+    target = out or directories[0]
+    if target.is_dir() or target.suffix.lower() not in (".html", ".htm"):
+        if target.is_file():
+            raise UserError(f"--out {target} is a file that is no page; give a name that ends in .html, or a folder")
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {target} cannot be written ({error.strerror})") from error
+        target /= "comparison.html"
     write_page(target, render_comparison(runs))
     return target
 

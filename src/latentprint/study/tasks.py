@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from latentprint.config import Config, changed, load_config
 from latentprint.errors import RunFailed, UserError
+from latentprint.report.html import render_run
 from latentprint.study.definition import Command, Study
 
 #: Where an audit's settings, presets and function lie: imported by whoever runs it.
@@ -106,6 +107,7 @@ def run_task(task: Task) -> str:
     run: Callable[..., Any] = getattr(importlib.import_module(module), name)
     try:
         run(task.settings(), task.out, task.out.exists())
+        render_run(task.out)
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc().splitlines()[-3:]
