@@ -45,10 +45,21 @@ def runs(tmp_path: Path) -> list[Path]:
 
 def test_every_run_has_a_row_of_numbers(runs: list[Path]) -> None:
     page = Page(compare_runs(runs).read_text())
-    assert page.row("b") == ["b", "70% 60–80% · n 50", "74% 66–81%", "2% 2–2%", "99% 98–99.5%", "41% 40–42%",
-                             "91% 91–92%", "99%", "17 min 14 s"]
-    assert page.row("a")[1] == "50% 40–60% · n 50" and page.row("c & d")[1] == "30% 20–40% · n 50"
+    assert page.row("b") == ["b", "leaks strongly", "70% 60–80% · n 50", "74% 66–81%", "2% 2–2%",
+                             "99% 98–99.5%", "41% 40–42%", "91% 91–92%", "99%", "17 min 14 s"]
+    assert page.row("a")[2] == "50% 40–60% · n 50" and page.row("c & d")[2] == "30% 20–40% · n 50"
     assert "3 runs: a, b, c & d" in page.text and "differ in their" not in page.text
+
+
+def test_an_inconclusive_run_is_marked_and_says_why(runs: list[Path]) -> None:
+    file = runs[0] / "report.json"
+    report = json.loads(file.read_text())
+    report["channels"]["label"] |= {"leak": {"value": 0.0, "low": 0.0, "high": 0.02}}
+    file.write_text(json.dumps(report))
+    html = compare_runs(runs).read_text()
+    assert Page(html).row("a")[1] == "inconclusive" and '<span class="pill caution">inconclusive</span>' in html
+    assert "a, label: inconclusive. The attack (74%) does no better than the floor (2%)" in Page(html).text
+    assert html.index('id="numbers"') < html.index('class="warnings"')
 
 
 def test_only_settings_that_differ_are_listed(runs: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def test_each_reason_is_found_and_named_everywhere_and_nothing_is_green(name: st
     html = render(report, tmp_path)
     assert 'class="grade-inconclusive"' in html and "pill caution" in html
     assert not any(f'<p class="pill">{word}' in html for word in GREEN)
-    assert said in Page(html).text
+    shown, reason = re.sub(r"[`\s]", "", Page(html).text), reasons(section)[0]
+    for part in (reason.message[1:], f"What to do: {reason.mend}."):
+        assert re.sub(r"[`\s]", "", part) in shown
     view = Console(record=True, width=2000, file=(tmp_path / "out").open("w"))
     view.print(*summary(report), sep="\n")
     assert said in view.export_text() and not any(word in view.export_text() for word in GREEN)

@@ -723,7 +723,7 @@ def test_the_table_shows_cost_beside_leak() -> None:
     assert rows == [
         ["Undefended", "98%", "70%", "69%", "20%"],
         ["Defended", "95%", "40%", "39%", "not measured"],
-        ["Saved or lost", "3.0 points lost", "30.0 points saved", "–", "–"],
+        ["Difference", "3.0 pp cost", "30.0 pp reduction", "–", "–"],
     ]
     assert defence_settings(full["defence"]) == (
         ("kind", "bido"), ("strength", "0.05"), ("settings.label_ratio", "10.0"))

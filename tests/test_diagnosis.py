@@ -193,14 +193,14 @@ def test_the_page_shows_findings_and_geometry_escaped(tmp_path: Path) -> None:
     page = Page(render({"channels": {"label": section}}, tmp_path))
     assert page.row("stage2") == ["stage2", "40", EVIL, f"--set {EVIL}"]
     assert page.row("Mean norm") == ["Mean norm", "1.36", "1.00"]
-    assert page.row(f"X{EVIL}") == [f"X{EVIL}", "not measured", "3.50"] and "4 and 4." in page.text
+    assert page.row(f"X{EVIL}") == [f"X{EVIL}", "–", "3.50"] and "4 and 4." in page.text
     assert len(page.scripts) == 1 and "alert" not in page.scripts[0]
 
 
 @pytest.mark.parametrize(("diagnosis", "said"), [([], True), (None, False), ("x", False)])
 def test_nothing_to_mend_is_said_only_after_a_look(tmp_path: Path, diagnosis: object, said: bool) -> None:
     section = label_section() | {"diagnosis": diagnosis}
-    assert ("Nothing to mend" in Page(render({"channels": {"label": section}}, tmp_path)).text) == said
+    assert ("No problem found" in Page(render({"channels": {"label": section}}, tmp_path)).text) == said
 
 
 # ---------------------------------------------------------------------------------------------------- looks

@@ -124,7 +124,7 @@ def test_known_arms_get_known_numbers() -> None:
     assert section["leak"]["value"] == pytest.approx(0.5)
     gain = section["gain_over_pseudo_label"]
     assert (gain["value"], gain["n"]) == (0.5, N) and -1 < gain["low"] < 0.5 < gain["high"] < 1
-    assert section["grid_caption"].startswith("Of each person's 2 pictures the one that the victim is surest of")
+    assert section["grid_caption"].startswith("Shown: the image with the highest victim confidence of each person's 2.")
     assert section["metrics"]["top1"]["value"] == 0.5 and section["arms"]["ceiling"]["top1"]["value"] == 1.0
     assert section["arms"]["ceiling"]["feature_distance"]["value"] == pytest.approx(0.0, abs=1e-3)
     assert section["arms"]["floor"]["feature_distance"]["value"] > 10

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import latentprint.report.html
-from latentprint.report import figures, plots, sheets
+from latentprint.report import curves, embeddings, figures, plots, sheets
 from latentprint.report.style import GREEN, RED
 
 Row = dict[str, Any]
@@ -183,7 +183,7 @@ def test_histogram_counts_each_group_in_percent(tmp_path: Path, drawn: list[Figu
         pytest.approx(50),
     ]  # strangers share a bin, the two genuine pairs do not
     labels = axis.get_legend_handles_labels()[1]
-    assert set(labels) == {"strangers", "same person, real", "threshold 0.40"}
+    assert set(labels) == {"impostors", "same person, real photos", "threshold 0.40"}
     assert list(np.asarray(axis.lines[0].get_xdata())) == [0.4, 0.4]
 
 
@@ -318,3 +318,46 @@ def test_gates_and_penalties_of_classes(tmp_path: Path, drawn: list[Figure]) -> 
     assert [patch.get_width() for patch in drawn[1].axes[0].patches] == [0.5, 0.25]  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="at least one"):
         plots.gates_plot({}, tmp_path / "none.png")
+
+
+def test_legends_lie_outside_what_is_plotted(tmp_path: Path, drawn: list[Figure]) -> None:
+    xy = np.random.default_rng(0).normal(size=(20, 2))
+    names = ("judge", "a recogniser whose name is long enough for a second line of the legend", "third")
+    plots.embedding_plot(xy, xy + 1, tmp_path / "a.png")
+    plots.similarity_histogram(xy[:, 0], xy[:, 1], xy[:, 0], 0.4, tmp_path / "b.png")
+    embeddings.norm_histogram(xy[:, 0], xy[:, 1], tmp_path / "c.png")
+    curves.rate_curves(dict.fromkeys(names, (xy[:, 0], xy[:, 1])), 1e-3, tmp_path / "d.png")
+    curves.share_curves({name: ([1e-3, 1e-2], np.array([0.0, 1.0])) for name in names}, 1e-3, "SAR", tmp_path / "e.png")
+    figures.training_curves(rows(), tmp_path / "f.png")
+    figures.gradient_curves([{"phase": "stage0", "step": 1, "gradient_l2": 1.0}], tmp_path / "g.png")
+    figures.weights_over_time(rows(), tmp_path / "h.png")
+    assert len(drawn) == 8
+    for figure in drawn:
+        legends = [*figure.legends, *filter(None, (axis.get_legend() for axis in figure.axes))]
+        assert legends
+        for box in (legend.get_window_extent() for legend in legends):
+            assert not any(axis.get_window_extent().overlaps(box) for axis in figure.axes)
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+
+
+def test_nothing_to_plot_makes_no_figure(tmp_path: Path) -> None:
+    nothing = np.array([])
+    assert not plots.similarity_histogram(nothing, [np.nan], nothing, 0.4, tmp_path / "a.png")
+    assert not curves.share_curves({"a": ([1e-3], np.array([np.nan]))}, 1e-3, "SAR", tmp_path / "b.png")
+    assert not curves.rate_curves({"a": (nothing, nothing)}, 1e-3, tmp_path / "c.png")
+    unknown = [{"phase": phase, "step": 1, **dict.fromkeys(
+        ("loss", "accuracy", "lambda", "align", "gradient_l2", "weight/cls", "cem"))} for phase in ("victim", "stage0")]
+    for plot in (figures.training_curves, figures.schedule_curves, figures.gradient_curves, figures.weights_over_time,
+                 figures.defence_curves):
+        assert not plot(unknown, tmp_path / "d.png")
+    assert not figures.compared_curves({"a": unknown}, tmp_path / "e.png")
+    assert plots.similarity_histogram([0.5], nothing, nothing, np.nan, tmp_path / "f.png"), "a threshold may be missing"
+    assert [file.name for file in tmp_path.iterdir()] == ["f.png"]
+
+
+def test_bars_of_zero_are_not_on_the_edge(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.penalty_bars({"a": 0.0, "b": 0.0}, tmp_path / "a.png")
+    plots.penalty_bars({"a": 0.0, "b": 2.0}, tmp_path / "b.png")
+    for figure, most in zip(drawn, (0.0, 2.0), strict=True):
+        low, high = figure.axes[0].get_xlim()
+        assert low < 0 and high > most

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from test_report import Page
 
 from latentprint.console import summary
 from latentprint.report.build import verdict
@@ -51,8 +52,10 @@ def test_the_headline_is_the_judges_and_impersonation_stands_beside_it() -> None
     assert ("The reconstructions pass the attacked recogniser for 19% of the person's other photos (95% interval 19 to "
             "19%; floor 0%, ceiling 30%, 63% of the way between them): impersonation of this system") in said
     report = {"schema": 1, "channels": {"template": found}, "manifest": {}, "warnings": []}
-    for text in (shown(report), " ".join(render(report, Path("nowhere")).split())):
-        assert "Impersonation of faceres: 19%" in text
+    assert "Impersonation of faceres: 19%" in shown(report)
+    page = Page(render(report, Path("nowhere"))).text
+    assert "Impersonation of faceres 19% 95% interval 19–19%" in page
+    assert page.count("pass the attacked recogniser for 19%") == 1
     assert "Recovery of the face" in shown(report) and "leaks substantially" not in shown(report)
 
 
@@ -87,7 +90,8 @@ def test_reports_from_before_the_two_were_told_apart_read_as_they_did() -> None:
                             "sar_reduction": measured(0.1)}]}
     assert Impersonation.of(old) is None and "SAR type II" in verdict(old) and "impersonation" not in verdict(old)
     assert [column.label for column in protections_table(old).columns] == [
-        "Bits stored", "True accepts", "Lost, points", "Leak", "SAR type I", "SAR type II", "Saved, points"]
+        "Bits stored", "True accepts", "Accuracy cost (pp)", "Leak", "SAR type I", "SAR type II",
+        "SAR II reduction (pp)"]
     assert [cell.shown for cell in protections_table(old).rows[0].cells][2] == "–"
     assert [column.label for column in people_table(old).columns] == ["Identity match", "SAR type I", "Images"]
     arms = {"attack": {key: measured(0.1) for key in ("sar_type2", "sar_type2_judge", "sar_type2_sface")}}

@@ -29,6 +29,7 @@ from latentprint.report.grades import GRADES, NO_LEAK, Headline, grade
 from latentprint.report.html import render, render_run
 from latentprint.report.pictures import load
 from latentprint.report.values import Measured, duration, flatten, number, percent, plain, scalar
+from latentprint.report.view import brief
 
 EVIL = "<script>alert(1)</script>"
 DOCS = Path(__file__).parent.parent / "docs"
@@ -191,7 +192,7 @@ def test_the_numbers_are_on_the_page(run: Path) -> None:
     assert any(row[-2:] == ["Fréchet distance ↓ judge-net", "Top-1, vit ↑"] for row in page.rows)
     assert page.row("Evaluator") == ["Evaluator", "A", "resnet", "98.7%", "150"]
     assert page.row("Judge") == ["Judge", "judge", "0.27", "99.8%", "0.42", "98.1%", "120,000"]
-    assert page.row("Teacher")[2:] == ["not measured", "not measured", "0.39", "not measured", "120,000"]
+    assert page.row("Teacher")[2:] == ["–", "–", "0.39", "–", "120,000"]
     assert page.row("stage0") == ["stage0", "300", "1 min 25 s", "step cap"]
 
 
@@ -221,14 +222,14 @@ def test_the_realised_false_match_rate_stands_beside_the_stated_one(run: Path) -
     report = full_report()
     report["channels"]["label"]["judge"]["realised_fmr"] = {"value": 0.00351, "n": 1140}
     page = Page(render(report, run))
-    assert page.row("Judge")[-2:] == ["120,000", "0.35% n 1,140"] and page.row("Teacher")[-1] == "not measured"
+    assert page.row("Judge")[-2:] == ["120,000", "0.35% n 1,140"] and page.row("Teacher")[-1] == "–"
     assert any(row[-1] == "Realised FMR" for row in page.rows)
 
 
 def test_groups_stand_side_by_side(run: Path) -> None:
     page = Page(render(full_report(), run))
     young, old = (row for row in page.rows if row and row[0] in ("young", f"not {EVIL}"))
-    assert young[1:4] == ["30", "80% 71–88%", "79%"] and old[1:4] == ["20", "not measured", "66%"]
+    assert young[1:4] == ["30", "80% 71–88%", "79%"] and old[1:4] == ["20", "–", "66%"]
     assert "#label-groups" in page.links
 
 
@@ -237,6 +238,63 @@ def test_people_are_listed_the_most_exposed_first(run: Path) -> None:
     names = [row[0] for row in page.rows if row and row[0] in ("Ann", "Cy", EVIL)]
     assert names == [EVIL, "Ann", "Cy"]
     assert page.row("Cy")[1:] == ["–", "–", "70%", "10"]
+
+
+def test_a_missing_number_is_a_dash_that_says_so(run: Path) -> None:
+    html = render(full_report(), run)
+    cell = re.search(r'<th scope="row">Cy</th>\s*(<td[^>]*>\s*[^<]*)', html)
+    assert cell and 'title="not measured"' in cell[1] and cell[1].endswith("–")
+
+
+def test_the_verdict_comes_first_and_then_the_warnings(run: Path) -> None:
+    html = render(full_report(), run)
+    marks = ('id="label-verdict"', 'class="leak"', 'class="warnings"', 'id="label-faces"')
+    places = [html.index(mark) for mark in marks]
+    assert places == sorted(places)
+    several = render(full_report() | {"channels": {"label": label_section(), "other": label_section()}}, run)
+    assert several.count('class="warnings"') == 1
+    assert "few impostor pairs" in Page(render(full_report() | {"channels": {}}, run)).text
+
+
+def test_a_number_that_is_to_be_read_with_caution_is_amber(run: Path) -> None:
+    little = label_section() | {"leak": {"value": 0.05, "low": 0.01, "high": 0.1}}
+    assert '<section class="grade-little">' in render({"channels": {"label": little}}, run)
+    doubted = little | {"evaluators": [{"name": "A", "accuracy": 0.8}]}
+    html = render({"channels": {"label": doubted}}, run)
+    assert '<section class="grade-cautioned">' in html and "read with caution" in html
+    unseen = doubted | {"evaluators": [{"name": "A", "accuracy": 0.3}]}
+    assert '<section class="grade-inconclusive">' in render({"channels": {"label": unseen}}, run)
+
+
+def test_reasons_stand_above_the_numbers_each_with_what_to_do(run: Path) -> None:
+    probe = {"name": "dropout", "message": "the <victim> answers differently each time", "mend": "call `model.eval()`"}
+    html = render({"channels": {"label": label_section() | {"probes": [probe]}}}, run)
+    text = Page(html).text
+    assert "The leak may be larger than measured The <victim> answers differently each time. What to do: call" in text
+    assert "<code>model.eval()</code>" in html and html.index('class="reasons"') < html.index('class="says"')
+    assert text.count("answers differently") == 1
+
+
+def test_impersonation_is_a_second_finding_beside_the_headline(run: Path) -> None:
+    assert 'class="second"' not in render(full_report(), run)
+    report = full_report()
+    report["channels"]["label"]["impersonation"] = {
+        "leak": {"value": 0.64, "low": 0.5, "high": 0.75}, "attack": {"value": 0.19, "low": 0.15, "high": 0.24},
+        "floor": {"value": 0.003},
+        "ceiling": {"value": 0.3}}
+    html = render(report, run)
+    assert html.index('class="leak"') < html.index('class="second"') < html.index('class="says"')
+    said = Page(html).text
+    assert "Impersonation of the attacked recogniser 19% 95% interval 15–24%" in said
+    assert "floor 0.3%, ceiling 30%, 64% of the way between them" in said and said.count("pass the attacked") == 1
+
+
+@pytest.mark.parametrize(("caption", "parts"), [
+    ("", ("", "")), ("One.", ("One.", "")), ("One. Two. Three.", ("One. Two.", "Three.")), ("x" * 30, ("x" * 30, "")),
+    ("x" * 30 + ". Two.", ("x" * 30 + ".", "Two.")),
+])  # fmt: skip
+def test_a_long_caption_is_shortened_and_nothing_of_it_lost(caption: str, parts: tuple[str, str]) -> None:
+    assert brief(caption, most=10) == parts
 
 
 def test_text_from_data_is_escaped_everywhere(run: Path) -> None:
@@ -350,14 +408,14 @@ def test_an_unknown_channel_gets_a_gauge_and_its_metrics(run: Path) -> None:
     page = Page(render({"channels": {"gaze": section}}, run))
     assert "The attack reaches 12.5 (95% interval 11.5 to 13.5) on gaze error." in page.text
     assert page.row("Attack") == ["Attack", "12.5 11.5–13.5 · n 50", "50% 43–57%", "25%"]
-    assert page.row("Floor") == ["Floor", "10.0", "not measured", "not measured"]
+    assert page.row("Floor") == ["Floor", "10.0", "–", "–"]
     assert any(row[:4] == ["", "Gaze error", "Top-1, vgg ↑", "Top-1, vit ↑"] for row in page.rows)
 
 
 def test_an_empty_report_says_so(run: Path) -> None:
     assert "nothing was measured" in Page(render({}, run)).text
     page = Page(render({"channels": {"label": {}}}, run))
-    assert "Inconclusive: the attack's headline number was not measured." in page.text
+    assert "The attack's headline number was not measured." in page.text and "inconclusive" in page.text
     assert page.text.count("not measured") >= 4
 
 
@@ -365,8 +423,8 @@ def test_nan_is_not_measured(run: Path) -> None:
     section = label_section() | {"leak": {"value": float("nan"), "low": 0.1, "high": float("inf")}}
     section["arms"]["attack"]["top1"] = {"value": float("nan"), "low": 0.5, "high": 0.6}
     page = Page(render({"channels": {"label": section}}, run))
-    assert page.row("Attack every image")[2] == "not measured"
-    assert "The leak could not be measured: see the warnings" in page.text
+    assert page.row("Attack every image")[2] == "–"
+    assert "The leak could not be measured. What to do: see the warnings" in page.text
     assert not re.search(r"\b(nan|inf)\b", page.text, re.IGNORECASE)
 
 
@@ -669,6 +727,9 @@ CHECK = """addEventListener("load", () => {
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     scripted: document.documentElement.className, unsorted: people(),
     falling: click("Similarity"), rising: click("Similarity"), named: click("Person"),
+    cut: [...document.querySelectorAll(".scroll, .tall")].filter((part) => part.scrollWidth > part.clientWidth + 2
+      && !(part.hasAttribute("data-more") && part.previousElementSibling?.className === "swipe")).length,
+    hints: document.querySelectorAll(".swipe:not([hidden])").length,
     attackAt: (box(".dot").x + box(".dot").width / 2 - box(".rail").x) / box(".rail").width,
   });
 });"""
@@ -698,9 +759,11 @@ def test_a_browser_shows_the_page_without_trouble(run: Path, tmp_path: Path) -> 
     found = re.search(r'data-check="([^"]*)"', dom)
     assert found
     check = json.loads(unescape(found[1]))
+    assert check.pop("hints") > 0, "at 500 pixels the table of arms is wider than its card"
     assert check.pop("attackAt") == pytest.approx((0.74 - 0.02) / (0.99 - 0.02), abs=0.005)
     assert check == {
         "troubles": [],
+        "cut": 0,
         "images": 2,
         "shown": 2,
         "links": 10,

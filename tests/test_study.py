@@ -104,6 +104,21 @@ def test_rows_tables_and_failures(finished: tuple[Path, dict[str, Any]]) -> None
     assert r"50\% of it, at \$1 \& more?" in code and r"noise\_2" in code and r"\toprule" in code
 
 
+def test_the_page_marks_inconclusive_runs(tmp_path: Path) -> None:
+    known = {"floor": {"value": 0.0}, "ceiling": {"value": 1.0}, "attack": {"value": 0.5}}
+    for seed, leak in enumerate((-0.1, 0.5)):
+        out = tmp_path / "runs" / "plain" / f"seed-{seed}"
+        out.mkdir(parents=True)
+        section = {**known, "headline": "variance_recovered", "leak": {"value": leak, "low": leak - 0.1,
+                                                                       "high": leak + 0.1}, "accuracy": 0.9}
+        (out / "report.json").write_text(json.dumps({"schema": 1, "channels": {"feature": section}}))
+    write_outputs(TINY, tmp_path)
+    html = (tmp_path / "study.html").read_text()
+    assert html.count('<span class="pill caution">1 inconclusive</span>') == 1
+    assert "plain: seed 0: the attack (50%) does no better than the floor (0%)" in html
+    assert html.index('id="numbers"') < html.index("Inconclusive audits")
+
+
 def same(first: Path, second: Path) -> None:
     for name in ("rows.csv", "summary.csv", "table.md", "table.tex"):
         assert (first / name).read_text() == (second / name).read_text(), name
@@ -366,8 +381,9 @@ def test_times_are_censored_not_dropped(tmp_path: Path) -> None:
     gap = summary["contrasts"]["steps"]["noise_2"]
     assert gap["value"] == pytest.approx(-60.0) and gap["low"] > -100 and (gap["reached"], gap["runs"]) == (3, 4)
     values, differences = tables(study, summary)
-    assert "mean up to 100 steps, 1 of 2 reached it" in str(values.body[0][2])
-    assert values.head == ["arm", "runs", "steps"] and str(values.body[1][2]).endswith(", 2 of 2 reached it)")
+    assert "mean up to 100 steps, 1 of 2 reached the threshold" in str(values.body[0][2])
+    assert values.head == ["arm", "runs", "steps"] and str(values.body[1][2]).endswith(
+        ", 2 of 2 reached the threshold)")
     assert differences.body[0][1].value == "-60" and "mean up to 100 steps" in differences.body[0][1].detail
     by = Difference("tiny", "noise_2", "steps", float("-inf"), 0)
     (row,) = ledger([Claim("1", "n", "sooner", "fewer", by)], {"tiny": summary})

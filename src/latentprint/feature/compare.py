@@ -89,10 +89,10 @@ def draw_comparison(found: Mapping[str, Audited], table: Sequence[Mapping[str, A
     if len(alike) > 1:
         victims_sheet(first.real, alike, folder / "victims.png")
         listed.append({"file": "images/victims.png", "title": "What is recovered from each",
-                       "caption": "The best attack's pictures, a row a victim. Numbers: peak signal-to-noise ratio."})
+                       "caption": "Images by the best attack, a row per victim. Numbers: peak signal-to-noise ratio."})
     if pareto_plot(points(table), folder / "pareto.png", "Variance recovered by the best attack"):
         listed.append({"file": "images/pareto.png", "title": "Accuracy against leak", "caption": (
-            "A victim a point, with 95% intervals; the line joins those that no other betters in both.")})
+            "A point per victim, with 95% intervals. Dashed: the Pareto front, victims that no other dominates.")})
     return listed
 
 

@@ -38,8 +38,8 @@ def draw_figures(run_dir: Path, judged: Judged, drawn: Mapping[str, Tensor], bes
     if message := _message(victim, real, seed):
         picture_table(message, folder / "sent.png")
         listed.append({"file": "images/sent.png", "title": "What is sent",
-                       "caption": "The first channels of each message, defences on; each channel from its lowest to "
-                                  "its highest value over all messages."})
+                       "caption": "The first channels of each message, with the defences on. Each channel is scaled to "
+                                  "its own range over all messages."})
     return [*listed, *figures.from_metrics(run_dir)]
 
 

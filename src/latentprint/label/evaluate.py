@@ -200,10 +200,11 @@ def protocol(bench: Bench, images: int, selected: float) -> dict[str, Any]:
 
 
 def grid_caption(images: int) -> str:
-    """What the grid leaves out, with ``images`` pictures a person; nothing to say of a single one."""
+    """Which of each person's ``images`` the grid shows; empty where there is only one."""
     if images == 1:
         return ""
-    return f"Of each person's {images} pictures the one that the victim is surest of; the headline counts all."
+    return (f"Shown: the image with the highest victim confidence of each person's {images}. "
+            f"The headline uses all {images}.")
 
 
 def _gain(bench: Bench, attack: ArmScores, baseline: ArmScores) -> dict[str, Any]:

@@ -32,30 +32,30 @@ def draw_figures(run_dir: Path, bench: Bench, tools: Tools, arms: dict[str, ArmS
     folder = run_dir / "images"
     _grid(folder / "grid.png", bench, tools, arms["attack"], drawn)
     listed = [{"file": "images/similarity.png", "title": "Similarity to the person",
-               "caption": "By the judge: strangers, the same person in real photos, and reconstructions."},
+               "caption": "By the judge: impostors, real photos of the same person, and reconstructions."},
               {"file": "images/norms.png", "title": "Norms before normalisation",
-               "caption": "Label embeddings began with norm 1; the teacher's are shown as multiples of their mean."},
+               "caption": "Label embeddings start with norm 1. The teacher's are multiples of their mean norm."},
               {"file": "images/embeddings.png", "title": "Label and true embeddings, PCA",
-               "caption": "Two principal axes of the teacher's space; a line joins what was learned for a class "
-                          "with the person's true embedding, which the attack never sees."},
+               "caption": "Two principal axes. A line joins the embedding learned for a class with the person's true "
+                          "one, which the attack never sees."},
               {"file": "images/tsne.png", "title": "Label and true embeddings, t-SNE",
-               "caption": "The same by neighbourhood: a short line says that the label has its person nearest. "
-                          "Distances between groups say nothing."},
+               "caption": "The same by t-SNE: a short line means that the label lies nearest its person. Distances "
+                          "between groups have no meaning."},
               {"file": "images/angles.png", "title": "Angles between classes",
-               "caption": "Rows and columns are people, like ones side by side; a label space that knows them has the "
-                          "pattern of the true one."}]
+               "caption": "Rows and columns are people, similar ones side by side. If the labels learned the people, "
+                          "both patterns agree."}]
     _similarity(folder / "similarity.png", bench, arms)
     _embeddings(folder, bench, attack)
     if samples := read_samples(run_dir):
         figures.samples_strip(samples, folder / "samples.png")
         listed.append({"file": "images/samples.png", "title": "Samples over training",
-                       "caption": "A row a person of the victim, always in the same scene with the same noise, drawn "
-                                  "from the label embedding."})
-    return [*listed, *figures.from_metrics(run_dir)]
+                       "caption": "One row per person, sampled from the label embedding with the same attribute image "
+                                  "and noise each time."})
+    return [*(entry for entry in listed if (run_dir / entry["file"]).is_file()), *figures.from_metrics(run_dir)]
 
 
 def _grid(path: Path, bench: Bench, tools: Tools, arm: ArmScores, drawn: Reconstruction) -> None:
-    """Per person the picture that the victim is surest of, beside a real photo and its attribute image."""
+    """Per person the image with the highest victim confidence, beside a real photo and its attribute image."""
     people = range(min(GRID_PEOPLE, bench.data.private_train.n_classes))
     best = [int(torch.where(drawn.classes == y, drawn.victim_confidence, -1.0).argmax()) for y in people]
     heldout = bench.data.private_heldout

@@ -31,15 +31,23 @@ def verdict(section: Mapping[str, Any]) -> str:
 
     Never raises: what was not measured is said to be so.
     """
-    head = Headline.of(section)
-    why, second = reasons(section), Impersonation.of(section)
+    head, why, second = Headline.of(section), reasons(section), Impersonation.of(section)
     passed = second.explained if second is not None else ""
     if head.attack.value is None:
         said = ("Inconclusive: the attack's headline number was not measured.", missing(section) or _said(why), passed)
-        return " ".join(sentence for sentence in said if sentence)
-    sentences = [_inconclusive(why), _reached(head), ranked_first(section), _ends(head), _leak(head, bool(why)), passed,
+    else:
+        said = (_inconclusive(why), f"{numbers(section)} {passed}".strip(), "" if why else _hidden(section))
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def numbers(section: Mapping[str, Any]) -> str:
+    """The verdict without the second finding and without the reasons to doubt it, which have places of their own on the
+    page."""
+    head = Headline.of(section)
+    if head.attack.value is None:
+        return f"The attack's headline number was not measured. {missing(section)}".strip()
+    sentences = [_reached(head), ranked_first(section), _ends(head), _leak(head, bool(reasons(section))),
                  disagreement(section)]
-    sentences += [] if why else [_hidden(section)]
     if head.has_room:
         sentences += [_against_baseline(head), _against_prior(head)]
     return " ".join(sentence for sentence in (*sentences, _defence(section), *cautions(section)) if sentence)

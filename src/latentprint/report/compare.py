@@ -12,9 +12,10 @@ import yaml
 
 from latentprint.errors import UserError
 from latentprint.report import names
+from latentprint.report.conclusive import reasons, state
 from latentprint.report.figures import Row as MetricsRow
 from latentprint.report.figures import compared_curves, read_metrics
-from latentprint.report.grades import Headline
+from latentprint.report.grades import INCONCLUSIVE, Headline
 from latentprint.report.html import page, read_report, write_page
 from latentprint.report.pictures import Picture, load
 from latentprint.report.seeds import matched_table, seeds_of, victims_table
@@ -87,7 +88,7 @@ def numbers_table(runs: Sequence[Run], channel: str) -> Table:
     sections = {run.name: section for run in runs if (section := run.section(channel))}
     heads = [Headline.of(section) for section in sections.values()]
     metric = heads[0].metric
-    columns = [Column("Leak", "from floor (0) to ceiling (1)", "more"),
+    columns = [Column("Verdict", is_text=True), Column("Leak", "from floor (0) to ceiling (1)", "more"),
                *(Column(names.arm(arm).label, f"{metric.label}; {names.arm(arm, channel).hint}") for arm in ARMS),
                Column("Top-1", names.METRICS["top1"].help, "more"),
                Column("Evaluators right", "accuracy on real held-out photos"), Column("Time")]
@@ -106,6 +107,8 @@ def settings_table(runs: Sequence[Run]) -> Table:
 
 
 def _cells(section: Mapping[str, Any], head: Headline) -> Iterator[Cell]:
+    found = state(section)
+    yield Cell(found.words, pill="caution" if found is INCONCLUSIVE else "")
     yield measured_cell(LEAK, head.leak, head.leak.n)
     yield from (measured_cell(head.metric, getattr(head, arm)) for arm in ARMS)
     yield measured_cell(names.METRICS["top1"], _top1(section))
@@ -125,7 +128,8 @@ def _accuracies(section: Mapping[str, Any]) -> Cell:
 
 def _warnings(runs: Sequence[Run], channels: Sequence[str]) -> list[str]:
     """Why the numbers of a channel may not compare."""
-    found = []
+    found = [f"{run.name}, {channel}: inconclusive. {' '.join(reason.sentence for reason in why)}"
+             for channel in channels for run in runs if (why := reasons(run.section(channel))) and run.section(channel)]
     for channel in channels:
         sections = [section for run in runs if (section := run.section(channel))]
         for key, of in (("headline metric", lambda s: text(s.get("headline"))),

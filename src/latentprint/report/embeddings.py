@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from latentprint.report.style import BLUE, ORANGE, canvas, rows_of_axes
+from latentprint.report.style import BLUE, ORANGE, canvas, legend, rows_of_axes
 
 
 def class_order(angles: ArrayLike) -> NDArray[np.int64]:
@@ -62,4 +62,4 @@ def norm_histogram(label: ArrayLike, teacher: ArrayLike, path: Path) -> None:
                       label=name, histtype="stepfilled")
         axis.set_ylabel("% of the group")
         axis.set_xlabel("norm")
-        axis.legend(fontsize=8.5)
+        legend(figure)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from latentprint.report import names
 from latentprint.report.sheets import face_grid, samples_strip
-from latentprint.report.style import BLUE, INK, ORANGE, PALETTE, canvas, rows_of_axes
+from latentprint.report.style import BLUE, INK, ORANGE, PALETTE, canvas, legend, rows_of_axes
 from latentprint.report.values import number
 
 __all__ = ["compared_curves", "defence_curves", "face_grid", "from_metrics", "gradient_curves", "read_metrics",
@@ -59,15 +59,16 @@ def from_metrics(run_dir: Path) -> list[dict[str, str]]:
     rows = read_metrics(run_dir / "metrics.jsonl")
     wanted = (
         (training_curves, "training_curves", "Training",
-         "Victim and evaluators first, then the attack's quantities; dashed lines part the stages."),
+         "Victim and evaluators first, then the attack. Dashed lines separate its stages."),
         (schedule_curves, "schedule", "From photo to label",
-         "Lambda hands the prior over from photo embeddings to label embeddings; alignment loss beneath."),
+         "Lambda moves the prior's condition from photo embeddings to label embeddings. Below: the alignment loss."),
         (weights_over_time, "weights", "Loss weights",
-         "Learned weights, and the raw losses that they balance."),
+         "Learned weights of the losses, and the losses before weighting."),
         (gradient_curves, "gradients", "Gradients of the feature losses",
-         "Mean length, along the sphere, of each loss's gradient at the embeddings drawn, whichever is trained on."),
-        (defence_curves, "defence", "What the defence saw",
-         "Penalties over the victim's training, and what its surrogate attended to."),
+         "Mean norm, along the sphere, of each loss's gradient at the sampled embeddings. Both are shown, whichever is "
+         "trained on."),
+        (defence_curves, "defence", "Quantities of the defence",
+         "Penalties during the victim's training, and the attention of its surrogate."),
     )
     drawn = []
     for draw, name, title, caption in wanted:
@@ -83,7 +84,7 @@ def training_curves(rows: Sequence[Row], path: Path) -> bool:
         whether there was anything to draw; without it no file is written.
     """
     stages, models = stage_rows(rows), [row for row in rows if not _is_stage(row)]
-    model_panels = [key for key in ("loss", "accuracy") if any(key in row for row in models)]
+    model_panels = [key for key in ("loss", "accuracy") if _logged(models, key)]
     keys = _plain_keys(stages)[: MAX_PANELS - len(model_panels)]
     n = len(model_panels) + len(keys)
     if not n:
@@ -94,17 +95,18 @@ def training_curves(rows: Sequence[Row], path: Path) -> bool:
         for axis, key in zip(axes, model_panels, strict=False):
             for phase in _phases(models):
                 _line(axis, _curve([row for row in models if row["phase"] == phase], key), phase)
-            _finish(axis, f"models: {_title(key)}", legend=True)
+            _finish(axis, f"models: {_title(key)}")
         for axis, key in zip(axes[len(model_panels):], keys, strict=True):
             _staged(axis, stages, [(key, BLUE, "")])
             _finish(axis, _title(key))
+        legend(figure)
     return True
 
 
 def gradient_curves(rows: Sequence[Row], path: Path) -> bool:
     """Gradient lengths of L2 and InfoNCE, a panel a generator, on one logarithmic axis. False (and no file) without."""
     known = (("gradient_l2", BLUE, "L2"), ("gradient_info_nce", ORANGE, "InfoNCE"))
-    phases = _phases([row for row in rows if any(key in row for key, _, _ in known)])
+    phases = _phases([row for row in rows if any(_logged([row], key) for key, _, _ in known)])
     if not phases:
         return False
     with canvas(path, 5.6, 2.6 * len(phases)) as figure:
@@ -112,17 +114,18 @@ def gradient_curves(rows: Sequence[Row], path: Path) -> bool:
             for key, color, label in known:
                 _line(axis, _curve([row for row in rows if row["phase"] == phase], key), label, color)
             axis.set_yscale("log")
-            _finish(axis, phase, legend=True)
+            _finish(axis, phase)
+        legend(figure)
     return True
 
 
 def schedule_curves(rows: Sequence[Row], path: Path) -> bool:
     """Lambda over steps above the alignment loss, stages marked. False (and no file) without either."""
-    align = "align" if any("align" in row for row in rows) else "raw/align"
-    known = (("lambda", BLUE, "lambda: share of the label embedding"), (align, ORANGE, "alignment loss"))
-    wanted = {row["phase"] for row in stage_rows(rows) if any(key in row for key, _, _ in known)}
+    align = "align" if _logged(rows, "align") else "raw/align"
+    known = (("lambda", BLUE, "lambda: weight of the label embedding"), (align, ORANGE, "alignment loss"))
+    wanted = {row["phase"] for row in stage_rows(rows) if any(_logged([row], key) for key, _, _ in known)}
     stages = [row for row in stage_rows(rows) if row["phase"] in wanted]
-    panels = [panel for panel in known if any(panel[0] in row for row in stages)]
+    panels = [panel for panel in known if _logged(stages, panel[0])]
     if not panels:
         return False
     with canvas(path, 5.6, 2.4 * len(panels)) as figure:
@@ -135,7 +138,7 @@ def schedule_curves(rows: Sequence[Row], path: Path) -> bool:
 def weights_over_time(rows: Sequence[Row], path: Path) -> bool:
     """Weights (``weight/*``) above raw losses (``raw/*``), a colour a loss. False (and no file) without."""
     stages = stage_rows(rows)
-    found = {str(key) for row in stages for key in row}
+    found = {str(key) for row in stages for key in row if _logged([row], key)}
     losses = sorted({key.partition("/")[2] for key in found if key.startswith(("weight/", "raw/"))})
     kinds = [kind for kind in ("weight", "raw") if any(f"{kind}/{loss}" in found for loss in losses)]
     if not losses:
@@ -147,7 +150,7 @@ def weights_over_time(rows: Sequence[Row], path: Path) -> bool:
                                    for index, loss in enumerate(losses)])
             _finish(axis, "weights" if kind == "weight" else "raw losses")
             one_each = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # not one a stage
-            axis.legend(one_each.values(), one_each.keys(), fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5))
+            axis.legend(one_each.values(), one_each.keys(), fontsize=9.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return True
 
 
@@ -158,7 +161,8 @@ COMMON = frozenset({"phase", "step", "loss", "accuracy", "task", "grad_norm", "s
 def defence_curves(rows: Sequence[Row], path: Path) -> bool:
     """What defences logged while the victim was trained, a panel a quantity. False (and no file) without any."""
     victim = [row for row in rows if row["phase"] == "victim"]
-    keys = list(dict.fromkeys(key for row in victim for key in row if key not in COMMON))[:MAX_PANELS]
+    keys = list(dict.fromkeys(key for row in victim for key in row if key not in COMMON and _logged([row], key)))
+    keys = keys[:MAX_PANELS]
     if not keys:
         return False
     columns = min(3, len(keys))
@@ -181,7 +185,7 @@ def compared_curves(runs: Mapping[str, Sequence[Row]], path: Path) -> bool:
         path: the PNG to write.
     """
     logged = {name: stages for name, rows in runs.items() if (stages := stage_rows(rows))}
-    found = {str(key) for stages in logged.values() for row in stages for key in row}
+    found = {str(key) for stages in logged.values() for row in stages for key in row if _logged([row], key)}
     keys = [next(key for key in known if key in found) for known in COMPARED if found & set(known)]
     if not keys:
         return False
@@ -194,8 +198,13 @@ def compared_curves(runs: Mapping[str, Sequence[Row]], path: Path) -> bool:
                 _run(axis, stages, key, handle)
             axis.set_xlim(0, max(max(ends(stages).values()) for stages in logged.values()) or 1)
             _finish(axis, "alignment loss" if "align" in key else _title(key))
-        figure.legend(handles, list(logged), loc="outside upper left", ncols=min(4, len(logged)))
+        legend(figure, handles, list(logged))
     return True
+
+
+def _logged(rows: Iterable[Row], key: str) -> bool:
+    """Whether any row has a finite number there: without one there is nothing to plot."""
+    return any(number(row.get(key)) is not None for row in rows)
 
 
 def _is_stage(row: Row) -> bool:
@@ -254,7 +263,7 @@ def _staged(axis: Axes, rows: Sequence[Row], keys: Iterable[tuple[str, str, str]
         if start:
             axis.axvline(start, color=INK, linewidth=1, linestyle=(0, (3, 3)), alpha=0.8)
         name = phase if end - start > 0.2 * last else phase.removeprefix("stage")
-        axis.annotate(name, (start, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8,
+        axis.annotate(name, (start, 1), xycoords=("data", "axes fraction"), va="top", fontsize=9,
                       xytext=(3, -2), textcoords="offset points")
         part = [row for row in rows if row["phase"] == phase]
         for key, color, label in keys:
@@ -283,8 +292,6 @@ def _line(axis: Axes, curve: Curve, label: str, color: str | None = None) -> Non
         axis.plot(steps, values, label=label or None, color=color, marker=marker, markersize=3.5)
 
 
-def _finish(axis: Axes, title: str, legend: bool = False, xlabel: str = "step") -> None:
+def _finish(axis: Axes, title: str, xlabel: str = "step") -> None:
     axis.set_title(title)
     axis.set_xlabel(xlabel)
-    if legend and axis.get_legend_handles_labels()[1]:
-        axis.legend(fontsize=8.5)

@@ -53,7 +53,7 @@ def render(report: Mapping[str, Any], run_dir: Path) -> str:
         seed=scalar(manifest.get("seed", manifest.get("seeds"))),
         grades=[*reversed(GRADES)], no_leak=NO_LEAK, inconclusive=INCONCLUSIVE,
         low_accuracy=percent(LOW_EVALUATOR_ACCURACY), low_ceiling=percent(LOW_CEILING),
-        not_measured=NOT_MEASURED,
+        not_measured=NOT_MEASURED, percent=percent,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

@@ -41,8 +41,22 @@ class Impersonation:
 
     @property
     def title(self) -> str:
-        """The number, for the first screen."""
-        return f"Impersonation of {self.system}: {percent(self.attack.value)}"
+        """The finding and its number in one line."""
+        return f"{self.name}: {percent(self.attack.value)}"
+
+    @property
+    def name(self) -> str:
+        return f"Impersonation of {self.system}"
+
+    @property
+    def shown(self) -> str:
+        """The number, for the first screen; empty where it was not measured."""
+        return "" if self.attack.value is None else percent(self.attack.value)
+
+    @property
+    def interval(self) -> str:
+        """Of the number, or an empty string."""
+        return SHARE.interval(self.attack)
 
     @property
     def explained(self) -> str:

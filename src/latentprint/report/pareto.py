@@ -1,4 +1,4 @@
-"""Accuracy against leak: which of several victims nobody betters in both."""
+"""Accuracy against leak of several victims, and the Pareto front: those that no other dominates."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def pareto_plot(points: Sequence[Point], path: Path, leak_label: str, accuracy_l
         for cluster in _clusters(drawn):
             named = ranges([drawn.index(point) + 1 for point in cluster]) if crowded else cluster[0].name
             at = max(cluster, key=lambda point: point.leak.value or 0.0)
-            axes.annotate(named, (100 * (at.leak.value or 0), 100 * (at.accuracy.value or 0)), xytext=(6, 5),
-                          textcoords="offset points", fontsize=8.5, annotation_clip=False)
+            axes.annotate(named, (100 * (at.leak.value or 0), 100 * (at.accuracy.value or 0)), xytext=(7, -5), va="top",
+                          textcoords="offset points", fontsize=9.5, annotation_clip=False)  # the front rises: below it
         if crowded:
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8.5, borderaxespad=0.0)
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9.5, borderaxespad=0.0)
         axes.set_xlabel(f"{leak_label}, %  (less is safer)")
         axes.set_ylabel(f"{accuracy_label}, %")
         axes.margins(x=0.12, y=0.12)

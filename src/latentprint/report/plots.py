@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from latentprint.report.style import BLUE, GREEN, INK, ORANGE, RED, canvas, rows_of_axes
+from latentprint.report.style import BLUE, GREEN, INK, ORANGE, RED, canvas, legend, rows_of_axes
 
 
 def embedding_plot(label_xy: ArrayLike, teacher_xy: ArrayLike, path: Path) -> None:
@@ -24,28 +24,34 @@ def embedding_plot(label_xy: ArrayLike, teacher_xy: ArrayLike, path: Path) -> No
         (axis,) = rows_of_axes(figure, 1, 1)
         axis.plot(*np.stack([label, teacher]).transpose(2, 0, 1), color=INK, alpha=0.45, linewidth=0.9)
         axis.plot(*teacher.T, "o", color=BLUE, markersize=5.5, label="true embedding (teacher)")
-        axis.plot(*label.T, "X", color=ORANGE, markersize=6.5, label="learned for the label")
+        axis.plot(*label.T, "X", color=ORANGE, markersize=6.5, label="label embedding")
         axis.set_aspect("equal", adjustable="datalim")
         axis.grid(False)
         axis.spines[:].set_visible(False)
         axis.tick_params(labelbottom=False, labelleft=False, length=0)
-        axis.legend(fontsize=8.5)
+        legend(figure)
 
 
 def similarity_histogram(genuine: ArrayLike, impostor: ArrayLike, reconstructions: ArrayLike,
-                         threshold: float, path: Path) -> None:
+                         threshold: float, path: Path) -> bool:
     """Cosine similarities of real pairs of one person, of strangers, and of reconstructions to their person.
 
     Args:
         genuine, impostor, reconstructions: 1-D arrays of similarities in [-1, 1]; any may be empty.
-        threshold: the judge's similarity threshold, drawn as a line.
+        threshold: the judge's similarity threshold, drawn as a line; NaN, where there was none, is left out.
         path: the PNG to write.
+
+    Returns:
+        whether there was anything to draw; without it no file is written.
     """
-    groups = ((impostor, INK, "strangers"), (genuine, GREEN, "same person, real"),
-              (reconstructions, ORANGE, "reconstruction to its person"))
+    groups = ((impostor, INK, "impostors"), (genuine, GREEN, "same person, real photos"),
+              (reconstructions, ORANGE, "reconstructions"))
     data = [(values[np.isfinite(values)], color, label) for raw, color, label in groups
             for values in (np.asarray(raw, float).ravel(),)]
-    everything = np.concatenate([values for values, _, _ in data] + [np.array([threshold])])
+    if not any(len(values) for values, _, _ in data):
+        return False
+    marked = [threshold] if np.isfinite(threshold) else []
+    everything = np.concatenate([values for values, _, _ in data] + [np.array(marked)])
     bins = np.linspace(everything.min() - 0.02, everything.max() + 0.02, 61).tolist()
     with canvas(path, 5.6, 3.4) as figure:
         (axis,) = rows_of_axes(figure, 1, 1)
@@ -53,10 +59,12 @@ def similarity_histogram(genuine: ArrayLike, impostor: ArrayLike, reconstruction
             if len(values):
                 axis.hist(values, bins, weights=np.full(len(values), 100 / len(values)), color=color,
                           alpha=0.55, label=label, histtype="stepfilled")
-        axis.axvline(threshold, color=RED, linewidth=1.8, linestyle="--", label=f"threshold {threshold:.2f}")
+        for at in marked:
+            axis.axvline(at, color=RED, linewidth=1.8, linestyle="--", label=f"threshold {at:.2f}")
         axis.set_ylabel("% of the group")
-        axis.set_xlabel("judge's cosine similarity")
-        axis.legend(fontsize=8.5)
+        axis.set_xlabel("cosine similarity")
+        legend(figure)
+    return True
 
 
 def gates_plot(gates: Mapping[str, NDArray[np.float32]], path: Path) -> None:
@@ -86,4 +94,13 @@ def penalty_bars(penalties: Mapping[str, float], path: Path) -> None:
         axis.barh(list(penalties), list(penalties.values()), color=BLUE, height=0.7)
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel("penalty, before it is weighed")
+        axis.axvline(0, color=INK, linewidth=0.9)
+        axis.set_xlim(*_with_room(list(penalties.values())))
+        axis.set_xlabel("penalty, before weighting")
+
+
+def _with_room(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis on which no bar from 0 ends at the edge, bars of 0 not lying on it either."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    room = 0.05 * (high - low) or 1.0
+    return low - room, high + room

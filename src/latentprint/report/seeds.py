@@ -52,7 +52,8 @@ def victims_table(seeds: Seeds) -> Table:
     if not seeds:
         return EMPTY
     columns = (Column("Defences", is_text=True), Column("Accuracy"),
-               Column("Lost to CEM, points", "accuracy of the same defences without CEM, minus this one's, by seed"),
+               Column("Accuracy cost of CEM (pp)",
+                      "accuracy of the same defences without CEM, minus this one's, by seed"),
                Column("Leak", "variance recovered by the best attack", "less"), Column("MSE"), Column("SSIM"))
     return Table(columns, tuple(_victim(seeds, name) for name in seeds[0]))
 
@@ -80,8 +81,8 @@ def matched_table(seeds: Seeds) -> Table:
                              if (surrogate := text(row.get("surrogate"))) not in ("", REFERENCE))
     rows = [row for base, surrogate in families if (row := _matched(seeds, base, surrogate))]
     columns = (Column("Beside", is_text=True), Column("Sent", "bytes of one image's features"),
-               Column("MSE more", "at equal accuracy, mean over the shared range", "less"),
-               Column("Leak more, points", "at equal accuracy, mean over the shared range", "more"), Column("Seeds"))
+               Column("MSE difference", "at equal accuracy, mean over the shared range", "less"),
+               Column("Leak difference (pp)", "at equal accuracy, mean over the shared range", "more"), Column("Seeds"))
     return Table(columns, tuple(rows)) if rows else EMPTY
 
 

@@ -6,14 +6,16 @@ its ground.
 
 from __future__ import annotations
 
+import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -23,6 +25,7 @@ INK = "#78818c"  # contrast about 4 to 1 on white and on #171b21
 BLUE, ORANGE, GREEN, RED, VIOLET, TEAL, PINK, OLIVE = PALETTE = (
     "#3f86e0", "#e07b1a", "#2f9d62", "#dc4a3d", "#8d6fd8", "#1a9ba6", "#d1609f", "#94892b")
 DPI = 160
+LABEL = 44  # letters of a line of a legend
 WIDE_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
                 "Microsoft YaHei", "PingFang SC", "Hiragino Sans")
 
@@ -32,6 +35,7 @@ def _rules() -> Any:
     return {
         "font.family": ["DejaVu Sans", *(name for name in WIDE_SCRIPTS if name in installed)],
         "font.size": 10, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.titlepad": 8,
         "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "axes.titlecolor": INK,
         "xtick.color": INK, "ytick.color": INK, "legend.frameon": False, "legend.labelcolor": INK,
         "axes.facecolor": "none", "figure.facecolor": "none", "savefig.bbox": None,
@@ -61,3 +65,22 @@ def rows_of_axes(figure: Figure, n: int, columns: int) -> list[Axes]:
     figure.set_layout_engine("constrained")
     grid = figure.add_gridspec(-(-n // columns), columns)
     return [figure.add_subplot(grid[index // columns, index % columns]) for index in range(n)]
+
+
+def legend(figure: Figure, handles: Sequence[Artist] | None = None, labels: Sequence[str] | None = None) -> None:
+    """One legend for all axes of a figure with `rows_of_axes`, above them, never over what is plotted.
+
+    Args:
+        handles, labels: what to list; by default each label of the axes once.
+    """
+    if handles is None or labels is None:
+        found = {label: handle for axis in figure.axes
+                 for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        handles, labels = list(found.values()), list(found)
+    if not labels:
+        return
+    lines = [textwrap.fill(label, LABEL) for label in labels]
+    longest = max(len(line) for label in lines for line in label.splitlines())
+    columns = int(figure.get_figwidth() / (0.085 * longest + 0.55))
+    figure.legend(handles, lines, loc="outside upper left", ncols=max(1, min(columns, len(lines), 5)), fontsize=9.5,
+                  columnspacing=1.4)

@@ -27,12 +27,16 @@ from latentprint.report.values import (
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: its text, a smaller second line, the number it sorts by, a bar's length in percent."""
+    """A table cell: its text, a smaller second line, the number it sorts by, a bar's length in percent.
+
+    ``pill`` is the kind of a mark around the text: "caution".
+    """
 
     shown: str
     small: str = ""
     sort: float | None = None
     bar: float | None = None
+    pill: str = ""
 
     @property
     def missing(self) -> bool:
@@ -196,18 +200,18 @@ def defence_table(section: Mapping[str, Any]) -> Table:
     rows = [Row("Undefended", tuple(measured_cell(shown[key], Measured.of(before.get(key))) for _, key in DEFENCE)),
             Row("Defended", tuple(measured_cell(shown[key], after[key]) for _, key in DEFENCE))]
     less, cost = Measured.of(found.get("leak_reduction")), Measured.of(found.get("accuracy_cost"))
-    rows.append(Row("Saved or lost", (points_cell(cost, "lost"), points_cell(less, "saved"), Cell("–"), Cell("–")),
+    rows.append(Row("Difference", (points_cell(cost, "cost"), points_cell(less, "reduction"), Cell("–"), Cell("–")),
                     "paired, person by person"))
     return Table(tuple(Column(label) for label, _ in DEFENCE), tuple(rows))
 
 
 def points_cell(difference: Measured, word: str = "") -> Cell:
-    """A difference of shares, "3.0 points lost" or the bare number; with a decimal, as trainings differ by less than
-    a point."""
+    """A difference of fractions in percentage points, "3.0 pp cost" or the bare number; with a decimal, as trainings
+    differ by less than one."""
     if difference.value is None:
         return Cell(NOT_MEASURED)
     small = "" if difference.bounds is None else " to ".join(f"{100 * end:.1f}" for end in difference.bounds)
-    return Cell(f"{100 * difference.value:.1f}{f' points {word}' if word else ''}", small, difference.value)
+    return Cell(f"{100 * difference.value:.1f}{f' pp {word}' if word else ''}", small, difference.value)
 
 
 N_IMAGES = "n_images"  # a count beside the metrics of an arm
@@ -238,7 +242,7 @@ def _person_cell(key: str, entry: Mapping[str, Any]) -> Cell:
     raw = entry.get(key)
     value = number(raw) if not isinstance(raw, Mapping) else Measured.of(raw).value
     if value is None:
-        return Cell(scalar(raw) if isinstance(raw, str) else "–")
+        return Cell(scalar(raw) if isinstance(raw, str) else NOT_MEASURED)
     if key == "n":
         return Cell(f"{value:,.0f}", sort=value)
     if key in PEOPLE and PEOPLE[key][1]:
@@ -251,8 +255,9 @@ def variants_table(section: Mapping[str, Any]) -> Table:
     rows = [mapping(entry) for entry in sequence(section.get("variants"))]
     share = names.Metric("", is_share=True)
     best = mapping(section.get("recommended")).get("name")
-    columns = (Column("Defences", is_text=True), Column("Accuracy"), Column("Lost, points", "of accuracy, paired"),
-               Column("Bytes sent"), Column("Leak", "", "less"), Column("Saved, points", "of leak, paired"),
+    paired = "against the first, image by image"
+    columns = (Column("Defences", is_text=True), Column("Accuracy"), Column("Accuracy cost (pp)", paired),
+               Column("Bytes sent"), Column("Leak", "", "less"), Column("Leak reduction (pp)", paired),
                Column("MSE"), Column("SSIM"), Column("Best attack", is_text=True))
     return Table(columns, tuple(
         Row(text(row.get("name"), "(unnamed)"),
@@ -269,18 +274,18 @@ def variants_table(section: Mapping[str, Any]) -> Table:
 PROTECTED: Mapping[str, tuple[Column, Callable[[object], Cell]]] = {
     "stored_bits": (Column("Bits stored", "of one template"), lambda raw: _count_cell(raw)),
     "tar": (Column("True accepts", "of real photos at FMR 1e-3"), lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "tar_cost": (Column("Lost, points", "of true accepts, paired"), lambda raw: points_cell(Measured.of(raw))),
-    "recovered_similarity": (Column("Template recovered", "cosine of the likeliest template to the true one", "more"),
+    "tar_cost": (Column("Accuracy cost (pp)", "of true accepts, paired"), lambda raw: points_cell(Measured.of(raw))),
+    "recovered_similarity": (Column("Template recovered", "cosine of the most likely template", "more"),
                              lambda raw: measured_cell(names.Metric(""), Measured.of(raw))),
     "leak": (Column("Leak", "", "more"), lambda raw: measured_cell(SHARE, Measured.of(raw))),
     "recovery": (Column("Recovery", names.METRICS["sar_type2_judge"].help, "more"),
                  lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "recovery_reduction": (Column("Saved, points", "of recovery, paired"), lambda raw: points_cell(Measured.of(raw))),
+    "recovery_reduction": (Column("Recovery reduction (pp)", "paired"), lambda raw: points_cell(Measured.of(raw))),
     "sar_type1": (Column("SAR type I", names.METRICS["sar_type1"].help, "more"),
                   lambda raw: measured_cell(SHARE, Measured.of(raw))),
     "sar_type2": (Column("SAR type II", names.METRICS["sar_type2"].help, "more"),
                   lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "sar_reduction": (Column("Saved, points", "of SAR type II, paired"), lambda raw: points_cell(Measured.of(raw))),
+    "sar_reduction": (Column("SAR II reduction (pp)", "paired"), lambda raw: points_cell(Measured.of(raw))),
 }
 
 
@@ -362,7 +367,7 @@ def recognisers_table(section: Mapping[str, Any]) -> Table:
     rows = [(role, mapping(section.get(key))) for role, key in (("Judge", "judge"), ("Teacher", "teacher"),
                                                                 ("Attacked", "attacked"))]
     rows += [("Judge", mapping(entry)) for entry in sequence(section.get("judges"))]
-    rows += [("Adversary's own", mapping(section["surrogate"]))] if section.get("surrogate") else []
+    rows += [("Surrogate", mapping(section["surrogate"]))] if section.get("surrogate") else []
     rows = [(role, row) for role, row in rows if row]
     found = {rate for _, row in rows for part in ("thresholds", "tar") for rate in mapping(row.get(part))}
     rates = sorted(found, key=lambda rate: (-_rate(rate), rate))
@@ -372,9 +377,9 @@ def recognisers_table(section: Mapping[str, Any]) -> Table:
         columns += [Column(f"Threshold, FMR {rate}"), Column(f"TAR, FMR {rate}")]
     realised = any("realised_fmr" in row for _, row in rows)
     paired = any("pair_accuracy" in row for _, row in rows)
-    last = [Column("Impostor pairs"), *[Column("Realised FMR", "share of real photos of private people that pass as "
+    last = [Column("Impostor pairs"), *[Column("Realised FMR", "fraction of real photos of private people that pass as "
                                                "another private person, at the strictest threshold")] * realised,
-            *[Column("LFW accuracy", "share of pairs judged right, mean over the ten folds")] * paired]
+            *[Column("LFW accuracy", "fraction of pairs classified correctly, mean over the ten folds")] * paired]
     return Table((*columns, *last),
                  tuple(Row(role, (*_recogniser_cells(row, said, rates), *[_realised_cell(row)] * realised,
                                   *[measured_cell(names.Metric("", is_share=True),
@@ -434,7 +439,7 @@ def findings_table(section: Mapping[str, Any]) -> Table:
     """What the rules found amiss in training: when, what and which setting to change."""
     rows = [mapping(entry) for entry in sequence(section.get("diagnosis"))]
     return Table(
-        (Column("Step"), Column("What was seen", is_text=True), Column("What to change", is_text=True)),
+        (Column("Step"), Column("Finding", is_text=True), Column("Setting to change", is_text=True)),
         tuple(Row(text(row.get("stage"), "(unnamed)"),
                   (Cell(scalar(row.get("step"))), Cell(text(row.get("said"), NOT_MEASURED)),
                    Cell(text(row.get("advice"), NOT_MEASURED))))
@@ -446,7 +451,7 @@ def stages_table(section: Mapping[str, Any]) -> Table:
     """The attack's stages: how long each ran and why it ended."""
     rows = [mapping(entry) for entry in sequence(section.get("stages"))]
     return Table(
-        (Column("Steps"), Column("Time"), Column("Left because", is_text=True)),
+        (Column("Steps"), Column("Time"), Column("Stopped because", is_text=True)),
         tuple(Row(text(row.get("name"), "(unnamed)"),
                   (Cell(scalar(row.get("steps"))), Cell(duration(number(row.get("seconds")))),
                    Cell(text(row.get("reason"), NOT_MEASURED))))

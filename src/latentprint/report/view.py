@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from latentprint.report import names
-from latentprint.report.build import cautions, verdict
-from latentprint.report.conclusive import Reason, reasons, state
+from latentprint.report.build import cautions, numbers
+from latentprint.report.conclusive import Reason, doubts, reasons, state
 from latentprint.report.gauge import Gauge, gauge
-from latentprint.report.grades import Grade, Headline
+from latentprint.report.grades import INCONCLUSIVE, Grade, Headline
 from latentprint.report.impersonation import Impersonation
 from latentprint.report.pictures import Picture
 from latentprint.report.tables import (
@@ -32,6 +32,7 @@ from latentprint.report.tables import (
 from latentprint.report.values import duration, flatten, mapping, number, percent, sequence, text
 
 WIDE = 1400  # pixels
+CAPTION = 170  # letters: three lines of a figure that takes half the page
 
 
 class Units(NamedTuple):
@@ -48,12 +49,16 @@ LEAK = names.Metric("Leak", is_share=True)
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture beside the text that explains it; ``picture`` is None when the file cannot be shown."""
+    """A picture beside the text that explains it; ``picture`` is None when the file cannot be shown.
+
+    ``caption`` is at most two or three lines, and ``more`` the rest of a longer one.
+    """
 
     file: str
     title: str
     caption: str
     picture: Picture | None
+    more: str = ""
 
     @property
     def is_wide(self) -> bool:
@@ -72,9 +77,9 @@ class Channel:
     units: Units
     head: Headline
     grade: Grade
-    reasons: tuple[Reason, ...]
     impersonation: Impersonation | None
-    verdict: str
+    doubts: tuple[Reason, ...]
+    numbers: str
     cautions: tuple[str, ...]
     gauge: Gauge | None
     grid: Figure | None
@@ -110,6 +115,15 @@ class Channel:
     @property
     def is_template(self) -> bool:
         return self.name == "template"
+
+    @property
+    def is_inconclusive(self) -> bool:
+        return self.grade is INCONCLUSIVE
+
+    @property
+    def colour(self) -> str:
+        """The key of the number's colour: of its grade, but amber where it is to be read with caution."""
+        return "cautioned" if self.cautions and not self.is_inconclusive else self.grade.key
 
     @property
     def models_title(self) -> str:
@@ -167,9 +181,9 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         units=UNITS[shows_people(mapping(section.get("victim")))],
         head=head,
         grade=state(section),
-        reasons=tuple(reasons(section)),
         impersonation=Impersonation.of(section),
-        verdict=verdict(section),
+        doubts=tuple(reasons(section) or doubts(section)),
+        numbers=numbers(section),
         cautions=tuple(cautions(section)),
         gauge=gauge(head),
         grid=_grid(section, pictures),
@@ -237,11 +251,22 @@ def shows_people(victim: Mapping[str, Any]) -> bool:
 def _figure(entry: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Figure:
     file = entry.get("file")
     file = file if isinstance(file, str) else ""
-    return Figure(file, text(entry.get("title"), file), text(entry.get("caption")), pictures.get(file))
+    caption, more = brief(text(entry.get("caption")))
+    return Figure(file, text(entry.get("title"), file), caption, pictures.get(file), more)
 
 
 def _grid(section: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Figure | None:
     file = section.get("grid")
     if not isinstance(file, str) or not file:
         return None
-    return Figure(file, "Faces", text(section.get("grid_caption")), pictures.get(file))
+    caption, more = brief(text(section.get("grid_caption")))
+    return Figure(file, "Faces", caption, pictures.get(file), more)
+
+
+def brief(caption: str, most: int = CAPTION) -> tuple[str, str]:
+    """A caption's first sentences up to ``most`` letters, at least one of them, and the rest."""
+    sentences = re.split(r"(?<=[.;]) ", caption)
+    first = 1
+    while first < len(sentences) and len(" ".join(sentences[: first + 1])) <= most:
+        first += 1
+    return " ".join(sentences[:first]), " ".join(sentences[first:])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentprint.report.pareto import Point, pareto_plot
-from latentprint.report.style import BLUE, INK, PALETTE, canvas, rows_of_axes
+from latentprint.report.style import BLUE, INK, PALETTE, canvas, legend, rows_of_axes
 from latentprint.report.values import Measured
 from latentprint.stats import t_interval
 from latentprint.study.definition import Study, comparisons
@@ -42,9 +42,9 @@ def forest_plot(study: Study, summary: Mapping[str, Any], path: Path) -> None:
             axis.set_yticks(range(len(arms)), list(reversed(arms)))
             axis.set_ylim(-0.6, len(arms) - 0.4)
             axis.grid(axis="y", visible=False)
-            axis.set_title(metric.title + (", points" if metric.share else ""))
+            axis.set_title(metric.title + (" (pp)" if metric.share else ""))
             axis.locator_params(axis="x", nbins=5)
-        figure.suptitle(f"less {study.reference}, or as the line says", fontsize=9)
+        figure.suptitle(f"difference from {study.reference}, or as the row names it", fontsize=9)
 
 
 def front_plot(study: Study, summary: Mapping[str, Any], path: Path) -> None:
@@ -80,7 +80,7 @@ def curves_plot(study: Study, curves: Curves, path: Path) -> None:
             means = np.concatenate([centre for _, centre, _, _ in drawn[name].values()])
             room = 0.3 * float(np.ptp(means)) or 0.1
             axis.set_ylim(means.min() - room, means.max() + room)  # wide bands of few runs would hide the means
-        figure.legend(list(labelled.values()), list(labelled), loc="outside lower center", ncols=5)
+        legend(figure, list(labelled.values()), list(labelled))
 
 
 def band_of(runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[NDArray[np.float64], ...] | None:
@@ -113,4 +113,4 @@ def arms_plot(study: Study, rows: Sequence[Mapping[str, Any]], path: Path) -> No
             axis.set_xticks(range(len(arms)), arms, rotation=30 if len(arms) > 3 else 0,
                             ha="right" if len(arms) > 3 else "center")
             axis.set_title(study.metrics[name].title + (" (percent)" if study.metrics[name].share else ""))
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=min(study.seeds, 6))
+        legend(figure, *axis.get_legend_handles_labels())

@@ -44,7 +44,7 @@ def tables(study: Study, summary: Mapping[str, Any]) -> list[Table]:
     lines = [[Cell(key), *(_difference(metric, summary["contrasts"][name].get(key))
                            for name, metric in study.metrics.items())] for key in comparisons(study)]
     if lines:
-        found.append(Table(f"Less {study.reference}, or as a line says", ["arm", *head], lines))
+        found.append(Table(f"Difference from {study.reference}, or as the row names it", ["arm", *head], lines))
     if pairs := matched(study):
         kept = study.front[0]
         names = [name for name in study.metrics if name != kept]
@@ -65,7 +65,7 @@ def _cell(metric: Metric, found: Mapping[str, Any] | None) -> Cell:
         return Cell(not_reached(found), f"0 of {found['n']}")
     if found is None or found["value"] is None:
         return Cell("–")
-    reached = f"{found['reached']} of {found['n']} reached it" if "reached" in found else ""
+    reached = f"{found['reached']} of {found['n']} reached the threshold" if "reached" in found else ""
     details = _ends(metric, found), _limit(found), reached
     return Cell(_number(metric, found["value"]), ", ".join(filter(None, details)))
 

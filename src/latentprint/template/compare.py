@@ -60,7 +60,8 @@ def run_defend(config: TemplateConfig, out: Path, resume: bool = False) -> dict[
         if is_main() and pareto_plot(listed, picture, "Leak", "True accept rate at FMR 1e-3"):
             audited.section["variant_figures"] = [
                 {"file": "images/pareto.png", "title": "Recognition against leak", "caption": (
-                    "A protection a point, with 95% intervals; the line joins those that no other betters in both.")}]
+                    "One point per protection, with 95% intervals. Dashed: the Pareto front, the protections that no "
+                    "other dominates.")}]
 
     return run_audit(config, out, resume, together)
 

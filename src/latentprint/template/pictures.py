@@ -31,10 +31,10 @@ def draw_figures(run_dir: Path, bench: Bench, arms: Mapping[str, ArmScores],
     attack, (suffix, shown) = arms["attack"], judging(bench)
     by = f"{'the judge' if suffix else 'the attacked recogniser'} ({shown.name})"
     listed = [{"file": "images/similarity.png", "title": "Similarity to other photos of the person", "caption": (
-                   f"By {by}: strangers, the same person in real photos, and reconstructions.")},
+                   f"By {by}: impostors, real photos of the same person, and reconstructions.")},
               {"file": "images/sar.png", "title": "Success by false match rate", "caption": (
-                  "SAR type II of the attack by each recogniser: the share of reconstructions accepted against another "
-                  "photo of the person, where so many strangers are.")},
+                  "SAR type II by each recogniser: the fraction of reconstructions accepted against another photo of "
+                  "the person, by the false match rate of the threshold.")},
               {"file": "images/roc.png", "title": "Recognition", "caption": (
                   "True accept rate of real photos by false match rate, for templates as they are stored.")}]
     similarity_histogram(shown.genuine, shown.strangers[:: max(1, len(shown.strangers) // 20_000)],
@@ -44,7 +44,7 @@ def draw_figures(run_dir: Path, bench: Bench, arms: Mapping[str, ArmScores],
     share_curves({system.name: (CURVE, attack.curve[system.name]) for system in systems}, STRICT, "SAR type II",
                  folder / "sar.png")
     rate_curves({system.name: (system.genuine, system.strangers) for system in systems}, STRICT, folder / "roc.png")
-    return [*listed, *figures.from_metrics(run_dir)]
+    return [*(entry for entry in listed if (run_dir / entry["file"]).is_file()), *figures.from_metrics(run_dir)]
 
 
 def judging(bench: Bench) -> tuple[str, System]:

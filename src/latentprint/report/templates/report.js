@@ -20,5 +20,26 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 
+// What is wider than its card says so, until its end is in view.
+const wide = [...document.querySelectorAll(".scroll, .tall")];
+const hints = new Map();
+function look(box) {
+  const over = box.scrollWidth > box.clientWidth + 2;
+  box.toggleAttribute("data-more", over && box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+  if (over && !hints.has(box)) {
+    const hint = document.createElement("p");
+    hint.className = "swipe";
+    hint.textContent = "Scroll sideways to see all \u2192";
+    box.before(hint);
+    hints.set(box, hint);
+  }
+  if (hints.has(box)) hints.get(box).hidden = !over;
+}
+wide.forEach((box) => box.addEventListener("scroll", () => look(box), { passive: true }));
+const every = () => wide.forEach(look);
+addEventListener("resize", every);
+addEventListener("load", every);
+every();
+
 // Paper has no disclosure triangles.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
