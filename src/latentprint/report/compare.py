@@ -87,6 +87,8 @@ def numbers_table(runs: Sequence[Run], channel: str) -> Table:
     """A row a run: leak, arms on the headline metric, Top-1, the evaluators' accuracy, time; those that a run has."""
     sections = {run.name: section for run in runs if (section := run.section(channel))}
     heads = [Headline.of(section) for section in sections.values()]
+    if not heads:  # a channel without numbers, of runs cut short
+        return Table((), ())
     metric = heads[0].metric
     columns = [Column("Verdict", is_text=True), Column("Leak", "from floor (0) to ceiling (1)", "more"),
                *(Column(names.arm(arm).label, f"{metric.label}; {names.arm(arm, channel).hint}") for arm in ARMS),
