@@ -247,6 +247,9 @@ def test_points_that_coincide_share_a_label() -> None:
     assert ranges([3, 1, 2, 5]) == "1–3, 5" and ranges([4]) == "4"
     points = [point("a", 0.90, 0.9), point("b", 0.90, 0.899), point("c", 0.6, 0.1), point("d", 0.75, 0.9)]
     assert [[p.name for p in cluster] for cluster in _clusters(points)] == [["a", "b"], ["c"], ["d"]]
+    wide = [Point("a", Measured(0.25, 0.0, 0.8), Measured(-0.86, -1.6, -0.5)),
+            Point("b", Measured(0.25), Measured(-0.87))]
+    assert len(_clusters(wide)) == 1, "intervals stretch the plot"
 
 
 def test_a_difference_of_leaks_is_the_leak_of_the_difference(run: Run) -> None:

@@ -181,7 +181,7 @@ def test_a_stage_ends_early_when_the_frechet_distance_no_longer_falls(
     for step, seen in enumerate((1.5, 1.6, 1.4, 1.4, 1.5), start=1):
         monkeypatch.setattr(owner.watch, "look", lambda *_, seen=seen: look(seen))
         said.append(loop.after(step))
-    assert said == [None, None, None, None, "no lower Frechet distance in 2 looks"]
+    assert said == [None, None, None, None, "no lower Fréchet distance in 2 looks"]
 
 
 def test_a_stage_goes_on_where_there_are_too_few_photos_for_a_distance(
@@ -299,7 +299,7 @@ def test_lambda_rises_through_stage_one_and_a_longer_horizon_slows_it_without_a_
     for step in range(6):
         seen.append(float(loop.loss_at(step)[1]["lambda"]))
         if step == 2:
-            owner.handover.horizon *= 3  # as after a jump of the Frechet distance
+            owner.handover.horizon *= 3  # as after a jump of the Fréchet distance
     phases = [0, 1 / 8, 2 / 8, 3 / 8, 3 / 8 + 1 / 24, 3 / 8 + 2 / 24]
     assert seen == pytest.approx([cosine_lambda(phase) for phase in phases])
 
@@ -344,7 +344,7 @@ def test_rules_by_which_stages_end(tmp_path: Path) -> None:
     owner.handover.lam = 0.995
     assert over._verdict(look()) is not None
     over.memory.frechets = [0.5, 0.9, 0.5]
-    assert over._verdict(look()) is None, "the Frechet distance is not steady"
+    assert over._verdict(look()) is None, "the Fréchet distance is not steady"
     label = StageLoop(owner, LABEL_ONLY, 2)
     assert label._verdict(look(identity=0.77)) == "success 1.00, identity 0.77"
     assert label._verdict(look(success=0.99)) is None

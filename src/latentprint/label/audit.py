@@ -275,4 +275,4 @@ def later_flags(section: dict[str, Any], drawn: Reconstruction) -> list[str]:
     if skipped:
         warnings.append(f"{skipped} steps of the attack had a non-finite loss or exploding gradient: skipped")
     reason = section["metrics"]["frechet"]["reason"]
-    return warnings + ([f"no Frechet distance: {reason}"] if reason else [])
+    return warnings + ([f"no Fréchet distance: {reason}"] if reason else [])

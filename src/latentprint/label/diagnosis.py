@@ -18,7 +18,7 @@ from latentprint.report.values import number
 
 Row = Mapping[str, Any]
 
-#: Stage 0: the Frechet distance counts as fallen at this share of the untouched prior's, and there is nothing to gain
+#: Stage 0: the Fréchet distance counts as fallen at this share of the untouched prior's, and there is nothing to gain
 #: below this multiple of the distance between real photos.
 FALLEN, ROOM = 0.97, 4.0
 #: Stage 1: over three looks the squared distance to what public photos say should fall to this share.
@@ -44,7 +44,7 @@ class Levels:
     """What was measured before the attack.
 
     Attributes:
-        real, base: Frechet distance of real photos and of the untouched prior's pictures to real photos.
+        real, base: Fréchet distance of real photos and of the untouched prior's pictures to real photos.
         jump: a rise of it between looks that is too fast.
         spread: variance between the embeddings of public photos, in [0, 1].
     """
@@ -113,7 +113,7 @@ def frechet_stuck(log: StageLog) -> Said:
         return None
     if not (levels.base > ROOM * levels.real and distance[-1] > FALLEN * levels.base):
         return None
-    return (f"the Frechet distance did not fall: {distance[-1]:.2f}, where the untouched prior has {levels.base:.2f} "
+    return (f"the Fréchet distance did not fall: {distance[-1]:.2f}, where the untouched prior has {levels.base:.2f} "
             f"and real photos {levels.real:.2f}",
             f"raise the adapters' learning rate and stay longer: {log.set('lora_lr', 2 * stage.lora_lr or 1e-4)} "
             f"{log.longer()}")
@@ -137,7 +137,7 @@ def frechet_jump(log: StageLog) -> Said:
         return None
     horizon = math.ceil(1.5 * log.config.horizon)
     cap = f" {log.set('steps', 2 * horizon)}" if 2 * horizon > stage.steps else ""
-    return (f"the Frechet distance jumped from {distance[-2]:.2f} to {distance[-1]:.2f}",
+    return (f"the Fréchet distance jumped from {distance[-2]:.2f} to {distance[-1]:.2f}",
             f"hand over more slowly: --set attack.horizon={horizon}{cap}")
 
 

@@ -205,7 +205,7 @@ class StageLoop:
         return {"prior": (2.0, 0.5), "cls": (0.5, 1.5)}.get(name, (1.0, 1.0))[late]
 
     def after(self, step: int) -> str | None:
-        """Look now and then, slow the annealing when the Frechet distance jumps, and say when the stage is over."""
+        """Look now and then, slow the annealing when the Fréchet distance jumps, and say when the stage is over."""
         o, stage, memory = self.o, self.stage, self.memory
         if step % o.config.look_every and step != stage.steps:
             return None
@@ -224,8 +224,8 @@ class StageLoop:
         stage, watch = self.stage, self.o.watch
         if stage.identity == "image":
             if look.frechet != look.frechet:
-                return "too few public photos for a Frechet distance: least number of steps"
-            return f"Frechet distance {look.frechet:.2f} < {watch.bound:.2f}" if watch.calm(look) else None
+                return "too few public photos for a Fréchet distance: least number of steps"
+            return f"Fréchet distance {look.frechet:.2f} < {watch.bound:.2f}" if watch.calm(look) else None
         if stage.identity == "mixed":
             return self._handed_over()
         identity = stage.identity_share * watch.base_identity
@@ -234,16 +234,16 @@ class StageLoop:
         return None
 
     def _worn_out(self) -> str | None:
-        """Early stopping on the Frechet distance (seed 000, section 9.2)."""
+        """Early stopping on the Fréchet distance (seed 000, section 9.2)."""
         patience = self.stage.patience
         if patience is None or not no_lower(self.memory.frechets, patience):
             return None
-        return f"no lower Frechet distance in {patience} looks"
+        return f"no lower Fréchet distance in {patience} looks"
 
     def _handed_over(self) -> str | None:
-        """The labels have taken over, and the Frechet distance is steady."""
+        """The labels have taken over, and the Fréchet distance is steady."""
         recent = self.memory.frechets[-3:]
-        # With too few public photos for a Frechet distance (NaN) the other rules decide alone.
+        # With too few public photos for a Fréchet distance (NaN) the other rules decide alone.
         steady = len(recent) == 3 and not np.std(recent) >= self.o.watch.jump
         return self.o.handover.over(self._alignment()) if steady else None
 

@@ -129,13 +129,14 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def _overlap(one: Point, other: Point, among: Sequence[Point]) -> bool:
     """Whether names beside two known points would be printed over each other."""
-    def apart(values: Sequence[float | None], a: float | None, b: float | None) -> float:
-        known = [value for value in values if value is not None]
+    def apart(shown: Sequence[Measured], a: float | None, b: float | None) -> float:
+        """As a fraction of the plot, which holds the intervals too."""
+        known = [value for each in shown for value in (each.value, each.low, each.high) if value is not None]
         span = max(known) - min(known)
         return abs((a or 0.0) - (b or 0.0)) / span if span else 0.0
 
-    beside = apart([p.leak.value for p in among], one.leak.value, other.leak.value)
-    above = apart([p.accuracy.value for p in among], one.accuracy.value, other.accuracy.value)
+    beside = apart([p.leak for p in among], one.leak.value, other.leak.value)
+    above = apart([p.accuracy for p in among], one.accuracy.value, other.accuracy.value)
     return beside < 3 * NEAR and above < NEAR  # names are wider than high
 
 
