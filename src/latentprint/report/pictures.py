@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+WIDE = 1400  # pixels
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
@@ -19,6 +20,11 @@ class Picture:
     uri: str
     width: int
     height: int
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs a row of its own, and scrolls on a small screen."""
+        return self.width > WIDE
 
 
 def load(run_dir: Path, name: str) -> Picture | None:

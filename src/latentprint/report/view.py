@@ -31,7 +31,6 @@ from latentprint.report.tables import (
 )
 from latentprint.report.values import duration, flatten, mapping, number, percent, sequence, text
 
-WIDE = 1400  # pixels
 CAPTION = 170  # letters: three lines of a figure that takes half the page
 
 
@@ -63,7 +62,7 @@ class Figure:
     @property
     def is_wide(self) -> bool:
         """Whether the picture needs a row of its own."""
-        return self.picture is not None and self.picture.width > WIDE
+        return self.picture is not None and self.picture.is_wide
 
 
 @dataclass(frozen=True)
