@@ -361,3 +361,14 @@ def test_bars_of_zero_are_not_on_the_edge(tmp_path: Path, drawn: list[Figure]) -
     for figure, most in zip(drawn, (0.0, 2.0), strict=True):
         low, high = figure.axes[0].get_xlim()
         assert low < 0 and high > most
+
+
+def test_logarithmic_axes_are_labelled_with_plain_numbers(tmp_path: Path, drawn: list[Figure]) -> None:
+    values = np.linspace(0, 1, 50)
+    curves.rate_curves({"judge": (values, values)}, 1e-3, tmp_path / "a.png")
+    figures.gradient_curves([{"phase": "stage0", "step": step, "gradient_l2": 10.0 ** -step} for step in range(4)],
+                            tmp_path / "b.png")
+    rates, gradients = drawn
+    for axis in (rates.axes[0].xaxis, gradients.axes[0].yaxis):
+        labels = [label.get_text() for label in axis.get_ticklabels(which="both") if label.get_text()]
+        assert labels and "0.1" in labels and not any("$" in label for label in labels)

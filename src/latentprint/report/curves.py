@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from latentprint.report.style import INK, PALETTE, canvas, legend, rows_of_axes
+from latentprint.report.style import INK, PALETTE, canvas, legend, plain_powers, rows_of_axes
 
 Floats = NDArray[np.float64]
 #: Points of a ROC curve.
@@ -63,3 +63,4 @@ def rate_curves(scores: Mapping[str, tuple[ArrayLike, ArrayLike]], marked: float
 def _by_rate(axis: Axes, marked: float, label: str) -> None:
     axis.axvline(marked, color=INK, linewidth=1, linestyle="--")
     axis.set(xscale="log", xlabel="false match rate", ylabel=label, ylim=(-3, 103))
+    plain_powers(axis.xaxis)

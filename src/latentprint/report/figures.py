@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from latentprint.report import names
 from latentprint.report.sheets import face_grid, samples_strip
-from latentprint.report.style import BLUE, INK, ORANGE, PALETTE, canvas, legend, rows_of_axes
+from latentprint.report.style import BLUE, INK, ORANGE, PALETTE, canvas, legend, plain_powers, rows_of_axes
 from latentprint.report.values import number
 
 __all__ = ["compared_curves", "defence_curves", "face_grid", "from_metrics", "gradient_curves", "read_metrics",
@@ -114,6 +114,7 @@ def gradient_curves(rows: Sequence[Row], path: Path) -> bool:
             for key, color, label in known:
                 _line(axis, _curve([row for row in rows if row["phase"] == phase], key), label, color)
             axis.set_yscale("log")
+            plain_powers(axis.yaxis)
             _finish(axis, phase)
         legend(figure)
     return True

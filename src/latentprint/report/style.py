@@ -17,9 +17,11 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import NullFormatter
 
 INK = "#78818c"  # contrast about 4 to 1 on white and on #171b21
 BLUE, ORANGE, GREEN, RED, VIOLET, TEAL, PINK, OLIVE = PALETTE = (
@@ -84,3 +86,9 @@ def legend(figure: Figure, handles: Sequence[Artist] | None = None, labels: Sequ
     columns = int(figure.get_figwidth() / (0.085 * longest + 0.55))
     figure.legend(handles, lines, loc="outside upper left", ncols=max(1, min(columns, len(lines), 5)), fontsize=9.5,
                   columnspacing=1.4)
+
+
+def plain_powers(axis: Axis) -> None:
+    """Label a logarithmic axis 0.01, 0.1, 1: matplotlib's own labels are mathematics, which is not parsed here."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
