@@ -132,6 +132,17 @@ def numbers(value: Any) -> Any:
     return [numbers(item) for item in value] if isinstance(value, list) else value
 
 
+def differing(first: Any, second: Any, where: str = "") -> list[str]:
+    """Where two reports differ, with both values."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return [line for key in {**first, **second}
+                for line in differing(first.get(key), second.get(key), f"{where}.{key}")]
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        return [line for i, pair in enumerate(zip(first, second, strict=True))
+                for line in differing(*pair, f"{where}.{i}")]
+    return [] if first == second else [f"{where}: {first!r} and {second!r}"]
+
+
 def holds(words: Sequence[str], kill: float) -> str:
     """Run a command, run it again with a kill at a share of its way and go on: the reports are the same.
 
@@ -155,7 +166,7 @@ def holds(words: Sequence[str], kill: float) -> str:
         code, said = command([*words, "--resume"], broken)
         assert code == 0, f"killed at {kill:.2f} of {ticks.count}, resumed with exit code {code}: {said}"
         first, second_report = (numbers(json.loads((out / "report.json").read_text())) for out in (whole, broken))
-        assert first == second_report, f"killed at {kill:.2f} of {ticks.count}"
+        assert not (apart := differing(first, second_report)), f"killed at {kill:.2f} of {ticks.count}: {apart}"
     return "report"
 
 
@@ -297,3 +308,16 @@ def test_many_template_settings_compose(small: Path, sets: dict[str, object], de
     compared = {"compared": "[{kind: quantise}, {kind: partial}]"} if defend else {}
     holds(composed("defend template" if defend else "audit template", small,
                    {**SMALL_TEMPLATE, **sets, **compared}), kill)
+
+
+def test_queries_of_a_trained_generator_are_counted_after_a_kill(small: Path) -> None:
+    assert holds(composed("audit template", small, {**SMALL_TEMPLATE, "attack.refine_steps": 2}), 0.9) == "report"
+
+
+def test_lines_are_written_where_there_is_no_terminal(small: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      tmp_path: Path) -> None:
+    monkeypatch.delenv("LATENTPRINT_QUIET")
+    code, said = command(composed("audit template", small, {**SMALL_TEMPLATE, "attack.refine_steps": 2}),
+                         tmp_path / "run")
+    assert code == 0, said
+    assert "generator-decoder: begins at step 0 of 4\n" in said and "refining: ended at step 3 of 3" in said

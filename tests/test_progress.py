@@ -31,7 +31,7 @@ def test_a_stage_begins_reports_each_minute_and_ends() -> None:
         task = bar.add_task("stage1", total=100, completed=10)
         for step in range(11, 31):
             clock.now += 10
-            bar.update(task, completed=step)
+            bar.update(task, **({"advance": 1} if step % 2 else {"completed": step}))
     assert lines == [
         "stage1: begins at step 10 of 100",
         "stage1: step 16 of 100, 1 min 0 s, about 14 min 0 s left",

@@ -41,7 +41,7 @@ class Bar(Protocol):
 
     def add_task(self, description: str, *, total: float | None = None, completed: int = 0) -> Any: ...
 
-    def update(self, task_id: Any, *, completed: float | None = None) -> None: ...
+    def update(self, task_id: Any, *, completed: float | None = None, advance: float | None = None) -> None: ...
 
 
 class Task:
@@ -88,9 +88,9 @@ class Lines:
             self.write(f"{task.name}: begins at {task._steps}")
         return len(self.tasks) - 1
 
-    def update(self, task_id: Any, *, completed: float | None = None) -> None:
+    def update(self, task_id: Any, *, completed: float | None = None, advance: float | None = None) -> None:
         task, now = self.tasks[task_id], self.clock()
-        task.done = task.done if completed is None else completed
+        task.done = (task.done if completed is None else completed) + (advance or 0)
         if now - task.last >= EVERY:
             task.last = now
             self.write(task.line(now))

@@ -83,7 +83,7 @@ class Inversion:
             name = "none" if guide is None else guide.name
             raise UserError(f"attack.access: the loss needs gradients of a recogniser, and {name} gives none; take "
                             "attack.access=transfer or scores with a surrogate that has them")
-        self.guide = guide
+        self.guide, self.queries = guide, victim.queries
         #: The same, its questions counted where it is the victim's.
         self.see: Callable[[Tensor], Tensor] = victim.embed if self.access == "white-box" else guide
         #: The recogniser whose embeddings generators are given.
@@ -98,7 +98,8 @@ class Inversion:
 
     def train(self) -> None:
         """Every generator, each from its checkpoint where there is one."""
-        lesson = Lesson(self.means.public, self.identities, self.targets, self.see, self.means.perceptual)
+        lesson = Lesson(self.means.public, self.identities, self.targets, self.see, self.means.perceptual,
+                        self.queries)
         for generator in self.generators:
             train_generator(generator, lesson, self.config.attack, self.run, self.config.seed, self.config.precision,
                             self.config.save_every)

@@ -7,7 +7,8 @@ the notes count the one in their formula and argue with the other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from latentprint.schedules import WeightRamp
 from latentprint.template.generators import Estimate, Generator
 from latentprint.template.negatives import Drawn, Negatives
 from latentprint.template.presets import AttackConfig, LossConfig
+from latentprint.victim import QueryCounter
 
 #: Of ``views`` 1: radians, share of the picture, and factor of light by which a picture is moved at most.
 TURN, SHIFT, LIGHT = 0.08, 0.04, 0.1
@@ -40,6 +42,7 @@ class Lesson:
         targets: ``(N, D')`` unit embeddings of each by ``guide``.
         guide: the recogniser that judges pictures: ``(B, 3, H, W)`` to unit embeddings, with gradients.
         perceptual: the distance of L_perc.
+        queries: how often the victim was asked so far, part of checkpoints.
     """
 
     photos: ImageSet
@@ -47,6 +50,7 @@ class Lesson:
     targets: Tensor
     guide: Callable[[Tensor], Tensor]
     perceptual: PerceptualMetric
+    queries: QueryCounter = field(default_factory=QueryCounter)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def train_generator(generator: Generator, lesson: Lesson, config: AttackConfig, 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         return step_loss(generator, lesson, plan, negatives, step, step_generator(seed, name, step), precision)
 
-    Loop(run, name, optimizer, {**generator.states(), "negatives": negatives}, plan.steps,
+    states: dict[str, Any] = {**generator.states(), "negatives": negatives, "queries": lesson.queries}
+    Loop(run, name, optimizer, states, plan.steps,
          warm_cosine(plan.steps, min(100, plan.steps // 10)), save_every=save_every).fit(loss_at)
     generator.requires_grad_(False).eval()
 
