@@ -524,6 +524,35 @@ def test_more_micro_batches_than_photos_leave_empty_ones() -> None:
     assert [(y.tolist(), w.tolist()) for _, y, w in parts] == [([5], [1.0]), ([6], [1.0]), ([5], [0.0])]
 
 
+class Killed(BaseException):
+    """Ends a training as a signal does."""
+
+
+@pytest.mark.parametrize("defence", [
+    "{kind: none}", "{kind: label-smoothing, start: 0.25, full: 0.5}", "{kind: label-smoothing, sign: positive}",
+    "{kind: bido}", "{kind: dp-sgd, epsilon: 5}",
+])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_training_that_was_killed_ends_like_an_unbroken_one(
+    accumulate: int, defence: str, photos: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(f"defence={defence}", "victim.batch=4", f"accumulate={accumulate}")
+    whole = trained(config, photos, tmp_path / "whole")
+    step, taken = Loop._one, iter(range(99))
+
+    def cut_short(loop: Loop, *given: Any) -> Any:
+        if next(taken) == 3:  # a step after the checkpoint
+            raise Killed
+        return step(loop, *given)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Loop, "_one", cut_short)
+        trained(config, photos, tmp_path / "broken")
+    assert same(whole, trained(config, photos, tmp_path / "broken"))
+    logs = [(tmp_path / each / "metrics.jsonl").read_text() for each in ("whole", "broken")]
+    assert logs[0] == logs[1]
+
+
 # ---- settings ----
 
 
