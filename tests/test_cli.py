@@ -463,7 +463,7 @@ def interval(value: float) -> dict[str, float]:
      ("Protections", "none", "quantise", "70%", "20.0", "25%")),
     ({"leak": interval(0.2), "defence": {"accuracy": interval(0.7), "undefended_accuracy": interval(0.8),
                                          "undefended": {"leak": interval(0.4)}, "leak_reduction": interval(0.2)}},
-     ("Defence", "Undefended", "Defended", "80%", "40%", "20.0 points saved")),
+     ("Defence", "Undefended", "Defended", "80%", "40%", "20.0")),
 ])
 def test_what_was_compared_is_shown_in_the_terminal(section: dict[str, Any], said: tuple[str, ...]) -> None:
     view = Console(width=120, record=True, file=io.StringIO())
