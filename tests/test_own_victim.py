@@ -251,12 +251,12 @@ def test_the_check_finds_wrong_preprocessing(tmp_path: Path) -> None:
     """A victim that is right about everyone when it is shown blue first, and declared as if it took red first."""
     config = tiny()
     data, _ = audit_data(config)
-    heldout = data.private_heldout
+    known = data.private
     code = f"""
 import torch
 from torch import nn
-PHOTOS = torch.tensor({[[*heldout.floats(slice(i, i + 1)).mean((2, 3))[0].tolist(), int(heldout.labels[i])]
-                        for i in range(len(heldout))]})
+PHOTOS = torch.tensor({[[*known.floats(slice(i, i + 1)).mean((2, 3))[0].tolist(), int(known.labels[i])]
+                        for i in range(len(known))]})
 class Looker(nn.Module):
     def __init__(self, n):
         super().__init__()
@@ -271,10 +271,10 @@ class Looker(nn.Module):
     (tmp_path / "looker.py").write_text(code)
     model = {"model": f"{tmp_path / 'looker.py'}:Looker", "crop": [0.0, 0.0, 1.0, 1.0]}
     rows = {row.name: row for row in check_audit(tiny(victim={**model, "colours": "bgr"}))}
-    assert rows["accuracy"].ok and rows["accuracy"].found.startswith("100.0% of") and "preprocessing" not in rows
+    assert rows["accuracy"].ok and rows["accuracy"].found.startswith("100.0%: 8 of 8") and "preprocessing" not in rows
     rows = {row.name: row for row in check_audit(tiny(victim=model))}
     assert rows["preprocessing"].ok is False
-    assert rows["preprocessing"].found.startswith("with colours: bgr it names 100.0%")
+    assert rows["preprocessing"].found.startswith("with colours bgr it names ")
 
 
 def test_the_check_counts_queries_before_they_are_spent(service: Service, tmp_path: Path,

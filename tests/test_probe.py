@@ -247,10 +247,11 @@ def test_one_photo_is_no_fault() -> None:
 
 def test_no_combination_is_the_declared_one() -> None:
     victim = Victim(Net(), N, preprocess=Preprocess(scale=255.0, mean=(127.5,) * 3, std=(127.5,) * 3))
-    listed = [words for words, _ in combinations(victim)]
+    listed = [each.changes for each in combinations(victim)]
+    assert [len(changes) for changes in listed] == sorted(len(changes) for changes in listed)
     assert len(listed) == len(set(listed)) == 2 * 6 * 2 - 1, "[-1, 1] is the declared scaling by another name"
     grey = Victim(Net(), N, preprocess=Preprocess(colours="grey"))
-    assert {look.colours for _, look in combinations(grey)} == {"grey"}
+    assert {each.look.colours for each in combinations(grey)} == {"grey"}
 
 
 def test_photos_are_spread_over_people() -> None:

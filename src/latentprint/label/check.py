@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from scipy.stats import beta, mannwhitneyu
+from torch import Tensor
 
+from latentprint.data.base import ImageSet
 from latentprint.data.splits import AuditData
 from latentprint.engine.settings import settled
 from latentprint.findings import Row
@@ -65,12 +68,12 @@ def _victim(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Ro
     service = isinstance(victim.network, HttpNetwork)
     photos = spread(data.private_heldout, SERVICE_PHOTOS if service else COMPARED)
     right = int(hits_of(victim, photos).sum())
-    yield _accuracy(right, len(photos), victim.n_classes)
+    yield _accuracy(right, photos, victim.n_classes)
     for flag in probe(victim, photos):
         yield Row("victim", flag.name, flag.message, False, flag.mend)
     if service:
         return  # every further look is a query somebody counts
-    if right < len(photos) and (other := best_other(victim, photos)) is not None:
+    if right < len(photos) and (other := best_other(victim, data.private)) is not None:
         said = (f"with {other.words} it names {other.right} of {other.n} right instead of {other.declared} "
                 f"(p {other.p:.2g})")
         if other.sure:
@@ -80,14 +83,22 @@ def _victim(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Ro
     yield from _seen(config, data, victim)
 
 
-def _accuracy(right: int, n: int, n_classes: int) -> Row:
+def _accuracy(right: int, photos: ImageSet, n_classes: int) -> Row:
     """By a count: right answers that guessing explains are a fault where there are enough photos to tell."""
+    n = len(photos)
     found = f"{right / n:.1%}: {right} of {n} held-out photos right; {n / n_classes:.1f} would be chance"
     if flag := chance_flag(right, n, n_classes):
-        return Row("victim", "accuracy", found, False, flag.mend)
+        grey = "; these photos are grey: was it trained on colour?" if is_grey(photos.images) else ""
+        return Row("victim", "accuracy", found, False, flag.mend + grey)
     if better_than_chance(right, n, n_classes):
         return Row("victim", "accuracy", found)
     return Row("victim", "accuracy", f"{found}: too few photos to tell it from chance", None)
+
+
+def is_grey(images: Tensor) -> bool:
+    """Whether every image ``(N, 3, H, W)`` uint8 has three equal channels, to the two levels that JPEG may move."""
+    red, green, blue = images.to(torch.int16).unbind(1)
+    return int((red - green).abs().max()) <= 2 and int((green - blue).abs().max()) <= 2
 
 
 def _seen(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Row]:

@@ -6,7 +6,6 @@ photos first, and the best of them is compared with what was declared photo by p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,8 +21,8 @@ from latentprint.victim import Victim
 
 #: Photos on which every combination is tried, and the best of them are compared with the one declared.
 TRIED, COMPARED = 24, 200
-#: How many of the best combinations go on to the second round.
-FINALISTS = 3
+#: Combinations that name at most so many photos fewer right than the best go on to the second round, at most so many.
+CLOSE, FINALISTS = 2, 8
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 CENTRE: Box = (0.125, 0.125, 0.875, 0.875)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -52,6 +51,14 @@ SCALINGS = (
 
 
 @dataclass(frozen=True)
+class Combination:
+    """A preprocessing, and each setting that differs from the declared one in words."""
+
+    changes: tuple[str, ...]
+    look: Preprocess
+
+
+@dataclass(frozen=True)
 class Tried:
     """A preprocessing that names more photos right than the one declared.
 
@@ -74,22 +81,27 @@ class Tried:
 
 
 def best_other(victim: Victim, photos: ImageSet) -> Tried | None:
-    """The combination that names most photos right, or None where none names more than the declared one."""
+    """The combination that names most photos right, or None where none names more than the declared one.
+
+    Of combinations that the best does not surely beat, the one that changes least.
+    """
     first = spread(photos, TRIED)
     declared = int(hits_of(victim, first).sum())
-    ranked = sorted(((-int(right.sum()), i, words, look) for i, (words, look) in enumerate(combinations(victim))
-                     if (right := tried(victim, look, first)) is not None), key=lambda entry: entry[:2])
-    better = [entry for entry in ranked if -entry[0] > declared][:FINALISTS]
+    counted = [(int(right.sum()), each) for each in combinations(victim)
+               if (right := tried(victim, each.look, first)) is not None]
+    most = max((count for count, _ in counted), default=0)
+    better = [each for count, each in counted if count > declared and count >= most - CLOSE][:FINALISTS]
     if not better:
         return None
     rest = spread(photos, COMPARED)
     own = hits_of(victim, rest)
-    found = [(int(right.sum()), -i, words, right) for i, (_, _, words, look) in enumerate(better)
-             if (right := tried(victim, look, rest)) is not None]
-    most, _, words, right = max(found, key=lambda entry: entry[:2])
-    if most <= int(own.sum()):
+    found = [(each, right) for each in better if (right := tried(victim, each.look, rest)) is not None]
+    best = max((right for _, right in found), key=lambda right: int(right.sum()))
+    simplest, right = next((each, right) for each, right in found if sign_test(best, right) > LEVEL)
+    if int(right.sum()) <= int(own.sum()):
         return None
-    return Tried(words, most, int(own.sum()), len(rest), min(1.0, sign_test(right, own) * (len(ranked) + 1)))
+    return Tried("; ".join(simplest.changes), int(right.sum()), int(own.sum()), len(rest),
+                 min(1.0, sign_test(right, own) * (len(counted) + 1)))
 
 
 def sign_test(first: Tensor, second: Tensor) -> float:
@@ -100,18 +112,20 @@ def sign_test(first: Tensor, second: Tensor) -> float:
     return float(binomtest(only_first, only_first + only_second, 0.5, alternative="greater").pvalue)
 
 
-def combinations(victim: Victim) -> Iterator[tuple[str, Preprocess]]:
-    """Other preprocessings of the same input size: colours, scaling and crop, in words and ready."""
+def combinations(victim: Victim) -> list[Combination]:
+    """Other preprocessings of the same input size: colours, scaling and crop. Those that change least come first."""
     own = victim.preprocess
     here = Scaling("", _three(own.mean), _three(own.std), own.scale)
     colours: list[Colours] = ["grey"] if own.colours == "grey" else ["rgb", "bgr"]
     scalings = [here, *(each for each in SCALINGS if not _alike(each, here))]
     crops = [own.crop, *(box for box in (WHOLE, CENTRE) if box != own.crop)]
+    found = []
     for order, scaling, crop in product(colours, scalings, crops):
-        words = [f"colours {order}"] * (order != own.colours) + [scaling.words] * (scaling is not here) + [
+        changes = [f"colours {order}"] * (order != own.colours) + [scaling.words] * (scaling is not here) + [
             f"crop {', '.join(f'{x:g}' for x in crop)}"] * (crop != own.crop)
-        if words:
-            yield "; ".join(words), Preprocess(crop, own.size, scaling.mean, scaling.std, order, scaling.scale)
+        look = Preprocess(crop, own.size, scaling.mean, scaling.std, order, scaling.scale)
+        found.append(Combination(tuple(changes), look))
+    return sorted((each for each in found if each.changes), key=lambda each: len(each.changes))
 
 
 def tried(victim: Victim, look: Preprocess, photos: ImageSet) -> Tensor | None:

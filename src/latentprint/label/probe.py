@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentprint.checks import Flag
 from latentprint.data.base import ImageSet
+from latentprint.defense import Defense
 from latentprint.errors import UserError
 from latentprint.label.classifiers import scores
 from latentprint.models.outside import HttpNetwork
@@ -34,8 +35,11 @@ def probe(victim: Victim, heldout: ImageSet) -> list[Flag]:
     service = isinstance(victim.network, HttpNetwork)
     photos = spread(heldout, SERVICE_PHOTOS if service else PHOTOS)
     images = photos.floats().to(victim.device)
-    raw = raw_answers(victim, images)
-    found = [kind_flag(raw, victim.answers), one_hot_flag(raw), constant_flag(raw)]
+    own = victim
+    while isinstance(own, Defense):
+        own = own.victim
+    raw = raw_answers(own, images)
+    found = [kind_flag(raw, own.answers), one_hot_flag(raw), constant_flag(raw)]
     if not service:
         found += function_flags(victim.logits, images, partial(margin, victim) if victim.access is Access.WHITE_BOX
                                 else None)
@@ -53,12 +57,12 @@ def margin(victim: Victim, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def raw_answers(victim: Victim, images: Tensor) -> Tensor:
-    """What the network itself answers, ``(N, C)`` on the CPU, before it is read as logits.
+    """What an undefended victim's network answers, ``(N, C)`` on the CPU, before it is read as logits.
 
     Raises:
         UserError: answers that are not finite.
     """
-    answer = victim.network(victim.preprocess(images)).detach().float().cpu()
+    answer = victim.module(victim.preprocess(images)).detach().float().cpu()
     if not answer.isfinite().all():
         bad = int((~answer.isfinite()).any(1).sum())
         raise UserError(f"{victim.name} answers {bad} of {len(answer)} photos with NaN or infinite numbers: check its "

@@ -268,8 +268,9 @@ def _failure(network: nn.Module, images: Tensor, width: int, form: Form, kind: K
             hint = f"; it takes images of one channel: set {name}.colours to grey"
     if not hint and (declared := getattr(network, "declared", None)):
         hint = f"; its input is declared as {declared}"
+    hint = hint or f"; if it was made for another size, set {name}.input_size"
     size = "x".join(map(str, images.shape[2:]))
-    return UserError(f"{name} cannot take two {size} images: {useful_line(error)}{hint}")
+    return UserError(f"{name} cannot take two {size} images: {useful_line(error).rstrip('.')}{hint}")
 
 
 # ---- answers ----
