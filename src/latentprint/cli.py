@@ -133,7 +133,7 @@ def _add_job(
         if check:
             assert job.check is not None
             rows = job.check(settings)
-            Console().print(console.findings_table(rows))
+            Console().print(console.findings_table(rows, "FAULT"))
             if any(row.ok is False for row in rows):
                 raise typer.Exit(2)
             return

@@ -133,14 +133,14 @@ def rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def findings_table(rows: Sequence[Row]) -> Table:
-    """What ``doctor`` found; the mark says there, missing, or absent but optional."""
+def findings_table(rows: Sequence[Row], wrong: str = "MISSING") -> Table:
+    """What ``doctor`` or a check found; the mark says there, wrong, or absent but optional."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     section = ""
     for row in rows:
         if row.section != section:
             section = row.section
             table.add_row("", Text(section, style="bold"))
-        mark = {True: "ok", False: "MISSING", None: "-"}[row.ok]
+        mark = {True: "ok", False: wrong, None: "-"}[row.ok]
         table.add_row(mark, Text(row.name), Text(f"{row.found}{row.hint and f': {row.hint}'}"))
     return table

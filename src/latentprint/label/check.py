@@ -25,6 +25,7 @@ from latentprint.label.probe import (
     hits_of,
     probe,
 )
+from latentprint.label.sight import sight
 from latentprint.models.outside import HttpNetwork
 from latentprint.probes import spread
 from latentprint.report.conclusive import MOST_HIDDEN
@@ -41,7 +42,8 @@ def check_audit(config: LabelConfig) -> list[Row]:
     config, _ = settled(config, attack=config.attack.resolved)
     data, warnings = audit_data(config)
     models = load_models(config, data)
-    return [*_people(data, warnings), *_victim(config, data, models.victim), *_attack(config, data, models)]
+    return [*_people(data, warnings), *_victim(config, data, models.victim), *_attack(config, data, models),
+            *sight(config, data, models)]
 
 
 def _people(data: AuditData, warnings: list[str]) -> Iterator[Row]:
