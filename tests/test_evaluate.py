@@ -118,8 +118,8 @@ def test_known_arms_get_known_numbers() -> None:
             {"attack": half, "floor": wrong, "ceiling": real, "prior_ceiling": real, "pseudo_label": wrong}.items()}
     section = label_section(made, arms)
     assert section["ceiling"]["value"] == 1.0 and section["floor"]["value"] == 0.0
-    wide = rate_interval([0.5] * N, range(N)).to_json()
-    assert section["attack"] == wide and wide["low"] < 0.4 < 0.6 < wide["high"]
+    wide = rate_interval([0.5] * N, range(N))
+    assert section["attack"] == wide.to_json() and wide.low < 0.4 < 0.6 < wide.high
     assert section["floor"]["high"] == pytest.approx(1 - 0.025 ** (1 / N)) == 1 - section["ceiling"]["low"]
     assert section["leak"]["value"] == pytest.approx(0.5)
     gain = section["gain_over_pseudo_label"]

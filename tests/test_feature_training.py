@@ -118,7 +118,7 @@ def test_a_density_passes_no_gradient_of_its_own_to_the_features(name: str) -> N
         calls.extend(made)
         return made
 
-    surrogate.density.forward = spied  # type: ignore[method-assign]
+    surrogate.density.forward = spied  # type: ignore[method-assign, assignment]
     surrogate(z, data.labels[:8]).loss.backward()
     assert calls and not any(part.requires_grad for part in calls)
 
