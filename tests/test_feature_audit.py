@@ -264,7 +264,8 @@ def test_a_difference_of_leaks_is_the_leak_of_the_difference(run: Run) -> None:
     facts = {"victim": {"cut": "x"}, "defences": [], "accuracy": {"value": 0.5}, "best_attack": "decoder",
              "cost": {"bytes_float32": 1}, "metrics": {}}
     audits = {name: Audited(judged, e, floor, units, np.ones(9), np.arange(9), "same", judged.mean[None],
-                            judged.mean[None], {**facts, "leak": {"value": 1 - e.sum() / floor.sum()}}) for name, e in errors.items()}
+                            judged.mean[None], {**facts, "leak": {"value": 1 - e.sum() / floor.sum()}})
+              for name, e in errors.items()}
     saved = leak_reduction(audits["before"], audits["after"])
     assert saved is not None and saved["value"] == pytest.approx(0.5) and saved["low"] == pytest.approx(0.5)
     assert rows(audits)[1]["accuracy_cost"]["value"] == 0.0
