@@ -107,6 +107,15 @@ def test_an_attack_that_worked_on_an_undefended_model_is_believed_when_it_fails_
     assert [r.name for r in reasons(little(**failed, variants=[tight, leaky]))] == ["at-floor"]
 
 
+def test_a_leak_without_a_lower_end_is_inconclusive_whatever_its_value() -> None:
+    """Few people may leave the scale from floor to ceiling without a length: the ends are null."""
+    for value in (0.05, 0.9):
+        section = label_section() | {"leak": {"value": value, "low": None, "high": None, "n": 4}}
+        assert [reason.name for reason in reasons(section)] == ["too-few"], value
+        assert state(section) is INCONCLUSIVE
+    assert state(label_section() | {"leak": {"value": 0.9}}).key == "strong", "no interval was asked for"
+
+
 def test_evidence_that_the_judge_does_not_see_is_a_disagreement() -> None:
     section = little()
     section["arms"]["attack"]["top1"] = {"value": 0.4, "low": 0.3, "high": 0.5}

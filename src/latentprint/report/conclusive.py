@@ -73,7 +73,7 @@ def doubts(section: Mapping[str, Any]) -> list[Reason]:
     """
     head = Headline.of(section)
     found = [*_probes(section), *_scale(head), *_evaluators(section), *_prior(head), *_at_floor(head, section),
-             *_disagreement(head, section), *_too_few(head)]
+             *_disagreement(head, section), *_too_few(head), *_unbounded(head, section)]
     return list({doubt.name: doubt for doubt in reversed(found)}.values())[::-1]
 
 
@@ -162,3 +162,12 @@ def _too_few(head: Headline) -> Iterator[Reason]:
         counted = f"{head.leak.n} " if head.leak.n else ""
         yield Reason("too-few", f"the 95% interval of the leak over the {counted}people or images reaches "
                      f"{percent(head.leak.high)}, so a substantial leak is not excluded", "audit more of them")
+
+
+def _unbounded(head: Headline, section: Mapping[str, Any]) -> Iterator[Reason]:
+    """An interval was asked for, and these data do not bound the leak from below: its ends are null in report.json."""
+    leak = mapping(section.get("leak"))
+    if head.leak.value is not None and "low" in leak and head.leak.low is None:
+        counted = f"{head.leak.n} " if head.leak.n else ""
+        yield Reason("too-few", f"the {counted}people or images do not bound the leak: its 95% interval has no lower "
+                     "end", "audit more of them", of_scale=True)
