@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -122,8 +123,8 @@ def test_every_access_runs(run: Run, settings: tuple[str, ...]) -> None:
     found = section(out)
     assert found["attack"]["value"] is not None
     own = "scores" in settings[0] or "transfer" in settings[0]
-    page = (out / "report.html").read_text().replace("&#39;", "'")
-    assert ("surrogate" in found) == own == ("Adversary's own" in page)
+    page = (out / "report.html").read_text()
+    assert ("surrogate" in found) == own == bool(re.search(r"<th[^>]*>\s*Surrogate", page))
     if "scores" in settings[0]:
         assert found["queries"]["submitted_per_person"] == 12 and found["queries"]["backward"] == 0
     if "transfer" in settings[0]:

@@ -42,8 +42,8 @@ def load_people(settings: PeopleConfig, seed: int, n_heldout: int, n_train: int 
     others = [load(source) for source in settings.public]
     if heldout is not None:
         if settings.n_private is not None or not others:
-            raise UserError("data: with held-out photos in a source of their own, all of data.private is private, and "
-                            "data.public has to name others; leave data.n_private out")
+            raise UserError("data.heldout, data.others: with held-out photos in a source of their own, all of "
+                            "data.private is private, and data.public has to name others; leave data.n_private out")
         return AuditData(concatenate(*others), private.first_photos(n_train)[0], _alike(load(heldout), private),
                          evaluation)
     if settings.n_private is not None:

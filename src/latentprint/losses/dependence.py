@@ -12,11 +12,12 @@ from torch import Tensor
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """``||x_i - x_j||^2`` of the rows of ``(B, ...)``, flattened: ``(B, B)``, at least 0."""
+    """``||x_i - x_j||^2`` of the rows of ``(B, ...)``, flattened: ``(B, B)``, at least 0, and 0 on the diagonal."""
     rows = x.flatten(1)
     rows = rows - rows.mean(0)  # distances stay, and float32 loses less in the difference below
     squares = rows.square().sum(1)
-    return (squares[:, None] + squares[None, :] - 2 * rows @ rows.T).clamp_min(0)
+    apart = (squares[:, None] + squares[None, :] - 2 * rows @ rows.T).clamp_min(0)
+    return apart * (1 - torch.eye(len(apart), device=x.device, dtype=apart.dtype))  # rounding depends on the machine
 
 
 def gaussian_gram(x: Tensor, bandwidth: float | None = None) -> Tensor:
