@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "no-room": {"floor": {"value": 0.99}},
     "not-measured": {"leak": None},
     "ceiling-weak": {"ceiling": {"value": 0.29}, "prior_ceiling": {"value": 0.2}},
+    "judge-confuses": {"judge": {"realised_fmr": {"value": 0.16, "n": 900}}},
     "evaluators-weak": {"evaluators": [{"accuracy": 0.2}, {"accuracy": 0.49}]},
     "prior-ceiling": {"prior_ceiling": {"value": 0.49}},
     "at-floor": {"leak": {"value": 0.0, "low": 0.0, "high": 0.03}},
@@ -114,6 +115,12 @@ def test_a_leak_without_a_lower_end_is_inconclusive_whatever_its_value() -> None
         assert [reason.name for reason in reasons(section)] == ["too-few"], value
         assert state(section) is INCONCLUSIVE
     assert state(label_section() | {"leak": {"value": 0.9}}).key == "strong", "no interval was asked for"
+
+
+def test_an_inconclusive_audit_recommends_nothing() -> None:
+    best = {"recommended": {"name": "noise", "because": "it leaks least"}}
+    assert concluded(little(**CASES["at-floor"], **best))["recommended"] == {}
+    assert "recommended" not in concluded(little(**best)) and "recommended" not in concluded(little(**PROBE))
 
 
 def test_evidence_that_the_judge_does_not_see_is_a_disagreement() -> None:

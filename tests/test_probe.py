@@ -24,7 +24,7 @@ from latentprint.feature.presets import PRESETS as FEATURE_PRESETS
 from latentprint.feature.presets import FeatureConfig
 from latentprint.feature.victim import SplitVictim
 from latentprint.label.check import check_audit, most_hidden
-from latentprint.label.preprocessings import best_other, combinations, sign_test
+from latentprint.label.preprocessings import SCALINGS, Scaling, best_other, combinations, settings_of, sign_test
 from latentprint.label.presets import PRESETS, LabelConfig
 from latentprint.label.probe import better_than_chance, chance_flag, kind_flag, probe
 from latentprint.models.preprocess import Preprocess
@@ -222,8 +222,9 @@ class Particular(nn.Module):
 @pytest.mark.parametrize(("look", "words"), [
     (Preprocess(colours="bgr"), "colours bgr"),
     (Preprocess(colours="bgr", mean=(0.0,) * 3, std=(1.0,) * 3, scale=255.0),
-     "colours bgr; scale 255, mean 0 and std 1 (bytes)"),
-    (Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), "ImageNet's mean and std"),
+     "colours bgr; mean 0, std 1, scale 255 (bytes)"),
+    (Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+     "mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225] (ImageNet's)"),
 ])
 def test_faults_of_preprocessing_are_found_together(look: Preprocess, words: str) -> None:
     data = photos(40)
@@ -233,6 +234,12 @@ def test_faults_of_preprocessing_are_found_together(look: Preprocess, words: str
     assert other is not None and other.words == words and other.right == 40 == other.n and other.sure
     assert other.right > other.declared and victim.preprocess is before
     assert best_other(Victim(Particular(data, Preprocess()), N, preprocess=Preprocess()), data) is None
+
+
+def test_what_to_set_names_the_settings_that_differ() -> None:
+    imagenet = SCALINGS[2]
+    bytes_too = Scaling("", imagenet.mean, imagenet.std, 255.0)
+    assert settings_of(imagenet, bytes_too) == "scale 1 (ImageNet's)", "mean and std are declared already"
 
 
 def test_one_photo_is_no_fault() -> None:

@@ -36,7 +36,8 @@ def summary(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         head = Headline.of(mapping(section))
         yield _arms(title(name), head)
         if (placed := gauge(head)) is not None:
-            yield Text(f"  floor {line(placed)} ceiling")
+            at_ends = placed.floor_at == 0 and placed.ceiling_at == 100
+            yield Text(f"  floor {line(placed)} ceiling" if at_ends else f"  {line(placed)}  ├ floor, ┤ ceiling")
         if (second := Impersonation.of(mapping(section))) is not None:
             yield Text(f"  {second.title}", style="bold")
         yield from comparisons(mapping(section))

@@ -30,7 +30,7 @@ from latentprint.engine.settings import settled
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, check_attack, fixed, random_people, sample_seeds
 from latentprint.label.baselines.arms import check_baselines, draw_baselines
-from latentprint.label.classifiers import Classifier, fit_classifier, load_classifier
+from latentprint.label.classifiers import Classifier, fit_classifier, is_trained_here, load_classifier
 from latentprint.label.defenses import defence_facts, defended
 from latentprint.label.embedding import spread_within
 from latentprint.label.evaluate import (
@@ -45,11 +45,12 @@ from latentprint.label.evaluate import (
 )
 from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
-from latentprint.label.preprocessings import COMPARED
+from latentprint.label.preprocessings import COMPARED, best_other, preprocessing_flag
 from latentprint.label.presets import LabelConfig
 from latentprint.label.probe import chance_flag, probe
 from latentprint.label.tools import Tools, encode
 from latentprint.models.assets import find_asset, load_asset
+from latentprint.models.outside import HttpNetwork
 from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, spread
 from latentprint.report.build import concluded
@@ -91,7 +92,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
                             command=["latentprint", *sys.argv[1:]], data=data.hashes()))
     bench, victim, tools, found = prepare(config, data, models, run)
     warnings += found
-    looked = look_at(victim, data)
+    looked = look_at(config, victim, data)
     arms, drawn, attack, queries = draw_arms(config, bench, victim, tools, run)
     section = label_section(bench, arms)
     section["probes"] = checks.probes(looked)
@@ -230,10 +231,14 @@ def prepare(config: LabelConfig, data: AuditData, models: Models,
     return bench, victim, tools, [*found, *warnings_of(bench.judge)]
 
 
-def look_at(victim: Classifier, data: AuditData) -> list[checks.Flag]:
+def look_at(config: LabelConfig, victim: Classifier, data: AuditData) -> list[checks.Flag]:
     """What would hide a leak of this victim from the attack."""
-    return announce([*probe(victim.victim, spread(data.private_heldout, COMPARED)),
-                     chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)])
+    flags = [*probe(victim.victim, spread(data.private_heldout, COMPARED)),
+             chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)]
+    free = not isinstance(victim.victim.network, HttpNetwork)  # of queries that somebody counts
+    if free and not is_trained_here(config.victim) and victim.accuracy < 1:
+        flags.append(preprocessing_flag(best_other(victim.victim, data.private)))
+    return announce(flags)
 
 
 def draw_arms(

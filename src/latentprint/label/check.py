@@ -15,7 +15,7 @@ from latentprint.engine.settings import settled
 from latentprint.findings import Row
 from latentprint.label.audit import Models, audit_data, load_models
 from latentprint.label.classifiers import is_trained_here, scores
-from latentprint.label.preprocessings import COMPARED, best_other
+from latentprint.label.preprocessings import COMPARED, best_other, preprocessing_flag
 from latentprint.label.presets import LabelConfig
 from latentprint.label.probe import (
     LEVEL,
@@ -42,15 +42,18 @@ def check_audit(config: LabelConfig) -> list[Row]:
     config, _ = settled(config, attack=config.attack.resolved)
     data, warnings = audit_data(config)
     models = load_models(config, data)
-    return [*_people(data, warnings), *_victim(config, data, models.victim), *_attack(config, data, models),
+    return [*_people(config, data, warnings), *_victim(config, data, models.victim), *_attack(config, data, models),
             *sight(config, data, models)]
 
 
-def _people(data: AuditData, warnings: list[str]) -> Iterator[Row]:
+def _people(config: LabelConfig, data: AuditData, warnings: list[str]) -> Iterator[Row]:
     for name, part in (("private", data.private_train), ("held out", data.private_heldout), ("public", data.public),
                        ("evaluation", data.evaluation)):
         if part is not None:
             yield Row("data", name, f"{part.n_classes} people, {len(part)} photos of {part.size} pixels: {part.source}")
+    if config.data.private.kind != "procedural" and all(each.kind == "procedural" for each in config.data.public):
+        yield Row("data", "rendered", "the public faces are rendered, the private photos are not: prior and map learn "
+                  "nothing of their kind", None, "name public photos of the same kind in data.public")
     people = data.private_train.n_classes
     if (reach := most_hidden(people)) >= MOST_HIDDEN:
         yield Row("data", "few people", f"an attack that draws nobody right of {people} people still leaves up to "
@@ -78,8 +81,8 @@ def _victim(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Ro
     if right < len(photos) and (other := best_other(victim, data.private)) is not None:
         said = (f"with {other.words} it names {other.right} of {other.n} right instead of {other.declared} "
                 f"(p {other.p:.2g})")
-        if other.sure:
-            yield Row("victim", "preprocessing", said, False, "declare it so, unless you know better")
+        if flag := preprocessing_flag(other):
+            yield Row("victim", "preprocessing", said, False, flag.mend)
         elif other.right - other.declared > 1:
             yield Row("victim", "preprocessing", f"{said}: too few photos to tell", None)
     yield from _seen(config, data, victim)

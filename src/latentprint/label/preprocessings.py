@@ -13,6 +13,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from latentprint.checks import Flag
 from latentprint.data.base import ImageSet
 from latentprint.label.probe import LEVEL, hits_of
 from latentprint.models.preprocess import Box, Colours, Preprocess
@@ -32,22 +33,31 @@ CAFFE = (91.4953, 103.8827, 131.0912)
 
 @dataclass(frozen=True)
 class Scaling:
-    """How values are scaled and centred, in words and as settings."""
+    """How values are scaled and centred, and what that is called."""
 
-    words: str
+    called: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 1.0
 
 
 SCALINGS = (
-    Scaling("mean 0.5 and std 0.5 (values in [-1, 1])", (0.5,) * 3, (0.5,) * 3),
-    Scaling("mean 0 and std 1 (values in [0, 1])", (0.0,) * 3, (1.0,) * 3),
-    Scaling("ImageNet's mean and std", *IMAGENET),
-    Scaling("scale 255, mean 0 and std 1 (bytes)", (0.0,) * 3, (1.0,) * 3, 255.0),
-    Scaling("scale 255, mean 127.5 and std 128", (127.5,) * 3, (128.0,) * 3, 255.0),
-    Scaling("scale 255, the mean face of VGGFace and std 1", CAFFE, (1.0,) * 3, 255.0),
+    Scaling("values in [-1, 1]", (0.5,) * 3, (0.5,) * 3),
+    Scaling("values in [0, 1]", (0.0,) * 3, (1.0,) * 3),
+    Scaling("ImageNet's", *IMAGENET),
+    Scaling("bytes", (0.0,) * 3, (1.0,) * 3, 255.0),
+    Scaling("centred bytes", (127.5,) * 3, (128.0,) * 3, 255.0),
+    Scaling("VGGFace's mean, blue first", CAFFE, (1.0,) * 3, 255.0),
 )
+
+
+def preprocessing_flag(other: Tried | None) -> Flag | None:
+    """Blind where another preprocessing is surely better than the one declared."""
+    if other is None or not other.sure:
+        return None
+    return Flag("preprocessing", "blind", f"with {other.words} the model names {other.right} of {other.n} private "
+                f"photos right instead of {other.declared}, so it is probably not shown photos as it was trained on "
+                "them", "declare it so, unless you know better")
 
 
 @dataclass(frozen=True)
@@ -121,8 +131,9 @@ def combinations(victim: Victim) -> list[Combination]:
     crops = [own.crop, *(box for box in (WHOLE, CENTRE) if box != own.crop)]
     found = []
     for order, scaling, crop in product(colours, scalings, crops):
-        changes = [f"colours {order}"] * (order != own.colours) + [scaling.words] * (scaling is not here) + [
-            f"crop {', '.join(f'{x:g}' for x in crop)}"] * (crop != own.crop)
+        changes = [f"colours {order}"] * (order != own.colours)
+        changes += [settings_of(scaling, here)] * (scaling is not here)
+        changes += [f"crop {', '.join(f'{x:g}' for x in crop)}"] * (crop != own.crop)
         look = Preprocess(crop, own.size, scaling.mean, scaling.std, order, scaling.scale)
         found.append(Combination(tuple(changes), look))
     return sorted((each for each in found if each.changes), key=lambda each: len(each.changes))
@@ -141,7 +152,19 @@ def tried(victim: Victim, look: Preprocess, photos: ImageSet) -> Tensor | None:
 
 
 def _three(values: Tensor) -> tuple[float, ...]:
-    return tuple(float(value) for value in values.flatten())
+    return tuple(round(float(value), 6) for value in values.flatten())
+
+
+def settings_of(scaling: Scaling, declared: Scaling) -> str:
+    """What to set for a scaling where it differs from the one declared, and what it is called."""
+    found = {"mean": scaling.mean, "std": scaling.std, "scale": (scaling.scale,)}
+    given = {"mean": declared.mean, "std": declared.std, "scale": (declared.scale,)}
+    return ", ".join(f"{key} {_short(value)}" for key, value in found.items() if value != given[key]) + (
+        f" ({scaling.called})")
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len({*values}) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
 def _alike(one: Scaling, other: Scaling) -> bool:

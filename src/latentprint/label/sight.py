@@ -23,7 +23,7 @@ from latentprint.label.enrolment import STRICT, Recogniser, enrolled, warnings_o
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import encode
 from latentprint.models.recognisers import embed
-from latentprint.report.conclusive import LEAST_CEILING, LEAST_PRIOR
+from latentprint.report.conclusive import LEAST_CEILING, LEAST_PRIOR, MOST_CONFUSED
 
 #: People whose real photo and picture are judged, and public photos that lend their surroundings.
 PEOPLE, SCENES = 40, 64
@@ -34,6 +34,10 @@ def sight(config: LabelConfig, data: AuditData, models: Models) -> Iterator[Row]
     judge = enrolled(models.judge, data, config.judge)
     for warning in warnings_of(judge):
         yield Row("judges", "threshold", warning, None)
+    if (confused := judge.realised_fmr) is not None and confused > MOST_CONFUSED:
+        yield Row("judges", "confusion", f"the judge takes these people for one another in {confused:.0%} of "
+                  "comparisons of real photos", False,
+                  "take a judge that tells these people apart, or photos framed as it expects")
     threshold = judge.calibration.thresholds[STRICT]
     if threshold != threshold:
         yield Row("judges", "threshold", "too few impostor pairs for a false match rate of 1e-3: no match can be "
@@ -83,9 +87,10 @@ def verdict_on(name: str, what: str, hits: Tensor, least: float, mend: str, sure
     """
     k, n = int(hits.sum()), len(hits)
     high = 1.0 if k == n else float(beta.ppf(0.975, k + 1, n - k))
+    low = 0.0 if k == 0 else float(beta.ppf(0.025, k, n - k + 1))
     found = f"the judge accepts {k} of {n} {what}"
     if high < least and sure:
         return Row("judges", name, f"{found}; at least {least:.0%} are needed for a low leak to mean anything", False,
                    mend)
-    enough = k / n >= least
+    enough = low >= least or k == n
     return Row("judges", name, found, True if enough else None, "" if enough else f"that may be too few: {mend}")

@@ -21,9 +21,11 @@ LOW_CEILING = 0.80
 
 def concluded(section: Mapping[str, Any]) -> dict[str, Any]:
     """What a finished section of report.json says in the end: ``grade`` (a key), ``inconclusive`` (reasons, each with
-    ``name``, ``message`` and ``mend``; empty where the verdict stands) and ``verdict`` (sentences)."""
-    return {"grade": state(section).key, "inconclusive": [reason.to_json() for reason in reasons(section)],
-            "verdict": verdict(section)}
+    ``name``, ``message`` and ``mend``; empty where the verdict stands) and ``verdict`` (sentences). An inconclusive
+    audit recommends nothing."""
+    why = reasons(section)
+    return {"grade": state(section).key, "inconclusive": [reason.to_json() for reason in why],
+            "verdict": verdict(section), **({"recommended": {}} if why and "recommended" in section else {})}
 
 
 def verdict(section: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ from latentprint.report.values import Measured, mapping, number, percent, sequen
 LEAST_PRIOR = 0.5
 #: Where real photos of the people reach less than this on the headline metric, the scale of the leak is too short.
 LEAST_CEILING = 0.3
+#: A judge that takes the private people for one another in more than this share of comparisons decides nothing.
+MOST_CONFUSED = 0.05
 #: Where no evaluator names this share of real held-out photos right, evaluators have learned nobody.
 LEAST_EVALUATOR = 0.5
 #: A low grade needs an interval of the leak that ends below this: with fewer people a large leak is not excluded.
@@ -47,7 +49,8 @@ class Reason:
     @property
     def sentence(self) -> str:
         """Both, with a capital and a full stop."""
-        said = f"{self.message}: {self.mend}." if self.mend else f"{self.message}."
+        said = f"{self.message}: {self.mend}" if self.mend else self.message
+        said += "" if said.endswith(("?", ".")) else "."
         return said[:1].upper() + said[1:]
 
     def to_json(self) -> dict[str, str]:
@@ -72,8 +75,8 @@ def doubts(section: Mapping[str, Any]) -> list[Reason]:
         section: one channel's section of report.json; any key may be missing or of another type.
     """
     head = Headline.of(section)
-    found = [*_probes(section), *_scale(head), *_evaluators(section), *_prior(head), *_at_floor(head, section),
-             *_disagreement(head, section), *_too_few(head), *_unbounded(head, section)]
+    found = [*_probes(section), *_scale(head), *_confusion(section), *_evaluators(section), *_prior(head),
+             *_at_floor(head, section), *_disagreement(head, section), *_too_few(head), *_unbounded(head, section)]
     return list({doubt.name: doubt for doubt in reversed(found)}.values())[::-1]
 
 
@@ -95,6 +98,15 @@ def _scale(head: Headline) -> Iterator[Reason]:
         yield Reason("ceiling-weak", f"real photos of the same people reach only {percent(head.ceiling.value)} of the "
                      f"headline metric (below {percent(LEAST_CEILING)})", "take a judge that recognises these people, "
                      "or photos framed as it expects", of_scale=True)
+
+
+def _confusion(section: Mapping[str, Any]) -> Iterator[Reason]:
+    first = next(iter(sequence(section.get("judges"))), section.get("judge"))
+    confused = number(mapping(mapping(first).get("realised_fmr")).get("value"))
+    if confused is not None and confused > MOST_CONFUSED:
+        yield Reason("judge-confuses", f"the judge takes these people for one another in {percent(confused)} of "
+                     "comparisons of their real photos, so its matches say little about who is shown", "take a judge "
+                     "that tells these people apart, or photos framed as it expects", of_scale=True)
 
 
 def _evaluators(section: Mapping[str, Any]) -> Iterator[Reason]:
