@@ -52,8 +52,8 @@ def _people(config: LabelConfig, data: AuditData, warnings: list[str]) -> Iterat
         if part is not None:
             yield Row("data", name, f"{part.n_classes} people, {len(part)} photos of {part.size} pixels: {part.source}")
     if config.data.private.kind != "procedural" and all(each.kind == "procedural" for each in config.data.public):
-        yield Row("data", "rendered", "the public faces are rendered, the private photos are not: prior and map learn "
-                  "nothing of their kind", None, "name public photos of the same kind in data.public")
+        yield Row("data", "rendered", "data.public holds rendered faces alone: of real people, prior and map learn "
+                  "nothing from them", None, "name public photos of the same kind as the private ones")
     people = data.private_train.n_classes
     if (reach := most_hidden(people)) >= MOST_HIDDEN:
         yield Row("data", "few people", f"an attack that draws nobody right of {people} people still leaves up to "
