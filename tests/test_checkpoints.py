@@ -120,6 +120,19 @@ def test_weights_that_do_not_fit_are_told_with_counts_and_shapes(tmp_path: Path)
         load_states(tmp_path / "w.pt")
 
 
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", r"\.pt is empty: copy"), (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
+    (b"\n<!DOCTYPE html><p>404", "is a web page"),
+])
+def test_what_stands_where_weights_were_meant(content: bytes, message: str, tmp_path: Path) -> None:
+    for name in ("w.pt", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=message.replace(".pt", Path(name).suffix)):
+            load_states(tmp_path / name)
+    with pytest.raises(UserError, match="is a folder: name the weights file in it"):
+        load_states(tmp_path)
+
+
 def test_what_only_a_full_pickle_reads_is_refused_by_name(tmp_path: Path) -> None:
     torch.save({"model": network()}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"holds a whole pickled network .* needs a full pickle, .*state_dict\(\)"):

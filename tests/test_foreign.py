@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,9 @@ def test_the_output_that_is_meant(form: Callable[[Tensor, Tensor], Any], output:
     (lambda z, h: {"a": z}, "b", r"victim\.output: its answer has no 'b'; there is 'a'"),
     (lambda z, h: z, "logits", r"victim\.output: its answer has no 'logits'; it is one tensor"),
     (lambda z, h: z.argmax(1), None, r"its answer is \(2,\) int64, whole numbers such as .*before any argmax"),
-    (lambda z, h: "four", None, r"a str of no tensors"),
+    (lambda z, h: "four", None, r"a str and holds no tensor"),
+    (lambda z, h: z.to(torch.complex64), None, r"\(2, 4\) complex64; it must return logits, a real number"),
+    (lambda z, h: sys.exit(5), None, r"cannot take two 8x8 images: it ends the program \(sys\.exit\)"),
     (lambda z, h: z.sum(1), None, r"victim must answer two images with logits \(2, 4\), got \(2,\)"),
 ])
 def test_outputs_that_are_not_clear(form: Callable[[Tensor, Tensor], Any], output: str | int | None,
@@ -211,7 +214,7 @@ def test_a_network_that_fails_later_is_told_in_a_sentence() -> None:
             return super().forward(x)
 
     made, _ = read(Picky())
-    with pytest.raises(UserError, match=r"victim fails on 5 images \(3, 8, 8\): KeyError: 'third'"):
+    with pytest.raises(UserError, match=r"victim fails on 5 images \(3, 8, 8\): KeyError: 'third'; if .*fixed_batch"):
         made(images())
 
 
@@ -239,6 +242,50 @@ def test_factories_of_all_kinds(name: str, told: str, tmp_path: Path) -> None:
     assert len(loaded.notes) == bool(told) and all(told in note for note in loaded.notes)
     with pytest.raises(UserError, match=r"two\(n_classes=4\) failed: TypeError: .*missing 1 required .*'width'"):
         load_network(f"{tmp_path / 'm.py'}:two", N)
+
+
+ODD = """
+import sys
+import torch
+from torch import nn
+from test_foreign import Net
+torch.set_grad_enabled(False)
+torch.set_default_dtype(torch.float64)
+def doubles(n): torch.set_default_dtype(torch.float64); return nn.Linear(4, n)
+def lazy(n): return nn.LazyLinear(n)
+def meta(n): return nn.Linear(4, n, device="meta")
+def ends(n): sys.exit("usage")
+"""
+
+
+def test_what_a_file_sets_for_itself_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(ODD)
+    loaded = load_network(f"{tmp_path / 'm.py'}:doubles", N)
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+    assert loaded.notes == ("the network is float64; it is run in float32",)
+
+    class Off(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            torch.set_grad_enabled(False)
+            return super().forward(x)
+
+    made, _ = read(Off())
+    made(images())
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("lazy", "the weights 'weight' belong to a lazy layer and have no size yet: give"),
+    ("meta", "the weights 'weight' are on PyTorch's meta device and hold no values: make"),
+    ("ends", r"ends\(4\) failed: it ends the program \(sys\.exit\); keep what"),
+])
+def test_networks_without_values_and_scripts_that_end(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(ODD)
+    with pytest.raises(UserError, match=message):
+        load_network(f"{tmp_path / 'm.py'}:{name}", N)
+    (tmp_path / "m.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(UserError, match=r"m\.py failed to run: it ends the program"):
+        load_network(f"{tmp_path / 'm.py'}:{name}", N)
 
 
 def test_files_that_are_not_programs(tmp_path: Path) -> None:

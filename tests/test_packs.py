@@ -151,6 +151,13 @@ def test_a_pack_under_other_names_is_read_with_one_note(tmp_path: Path) -> None:
     assert load_npz(saved(tmp_path / "q.npz", images=PIXELS, labels=LABELS, class_names=NAMES), 10).notes == ()
 
 
+def test_one_array_is_no_pack(tmp_path: Path) -> None:
+    with (tmp_path / "p.npz").open("wb") as file:
+        np.save(file, PIXELS)
+    with pytest.raises(UserError, match=r"one array without names \(\.npy\), and a pack holds images and labels"):
+        load_npz(tmp_path / "p.npz", 8)
+
+
 @pytest.mark.parametrize("key", ["images", "labels", "class_names"])
 def test_python_objects_are_never_loaded(tmp_path: Path, key: str) -> None:
     arrays = {"images": PIXELS, "labels": LABELS, "class_names": NAMES}

@@ -45,6 +45,27 @@ def photos(n: int = 24, size: int = 8) -> ImageSet:
                     tuple(f"p{i}" for i in range(N)), "made up")
 
 
+class Backward(torch.autograd.Function):
+    """Passes its input on; its gradient is what ``how`` says."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, how: str) -> Tensor:
+        ctx.how = how
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        match ctx.how:
+            case "raises":
+                raise NotImplementedError("no gradient kernel")
+            case "nan gradient":
+                return gradient * torch.nan, None
+            case "noise gradient":
+                return torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0)), None
+        return -gradient, None
+
+
 class Net(nn.Module):
     """A linear classifier whose logits differ by a few between photos; ``how`` says what is odd about it."""
 
@@ -54,8 +75,18 @@ class Net(nn.Module):
         self.how, self.layer, self.norm = how, nn.Linear(3 * 8 * 8, N), nn.BatchNorm1d(N, track_running_stats=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.how in ("raises", "nan gradient", "noise gradient", "false gradient"):
+            x = Backward.apply(x, self.how)
         z = 3 * self.layer(x.flatten(1))
         match self.how:
+            case "first alone":
+                return torch.where(z == z.amax(1, keepdim=True), z, torch.full_like(z, -100))
+            case "percent":
+                return 100 * z.softmax(1)
+            case "small":
+                return 1e-4 * z
+            case "straight-through":
+                return z + ((4 * z).round() / 4 - z).detach()
             case "softmax":
                 return z.softmax(1)
             case "sigmoid":
@@ -109,6 +140,15 @@ def found(how: str, answers: Answers = "logits", access: Access = Access.WHITE_B
     ("numpy", "logits", ["no-gradient"]),
     ("rounded", "logits", ["no-gradient"]),
     ("grad-mode", "logits", ["gradient-mode"]),
+    ("first alone", "logits", ["one-hot"]),
+    ("percent", "logits", ["answer-kind"]),
+    ("percent", "probabilities", ["answer-kind"]),
+    ("small", "logits", []),
+    ("straight-through", "logits", []),
+    ("raises", "logits", ["gradient-fails"]),
+    ("nan gradient", "logits", ["gradient-fails"]),
+    ("noise gradient", "logits", ["false-gradient"]),
+    ("false gradient", "logits", ["false-gradient"]),
 ])
 def test_what_is_odd_is_found_and_nothing_else(how: str, answers: Answers, names: list[str]) -> None:
     listed = found(how, answers)
@@ -117,7 +157,7 @@ def test_what_is_odd_is_found_and_nothing_else(how: str, answers: Answers, names
     assert listed == names
 
 
-@pytest.mark.parametrize("how", ["cut", "numpy", "rounded", "grad-mode"])
+@pytest.mark.parametrize("how", ["cut", "numpy", "rounded", "grad-mode", "raises", "false gradient"])
 def test_an_audit_from_scores_needs_no_gradient(how: str) -> None:
     assert found(how, access=Access.SCORES) == []
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from latentprint.checks import Flag, zero_gradient
 from latentprint.data.base import ImageSet
 from latentprint.engine.loop import say
+from latentprint.errors import useful_line
 
 #: Images ``(B, 3, H, W)`` in [0, 1] to answers ``(B, ...)``.
 Answer = Callable[[Tensor], Tensor]
@@ -23,6 +24,9 @@ Answer = Callable[[Tensor], Tensor]
 DIFFERENT = 0.01
 #: Photos that are asked alone.
 ALONE = 8
+#: Root mean square changes of a pixel along the gradient, and the share of the foretold rise that the best must reach.
+STEPS, LEAST_RISE = (1e-4, 1e-3, 1e-2), 0.05
+SCORES_ALONE = "audit its scores: attack.access=scores, attack.stages=[]"
 
 
 def announce(flags: Sequence[Flag | None]) -> list[Flag]:
@@ -49,6 +53,8 @@ def function_flags(answer: Answer, images: Tensor, gradient: Answer | None) -> l
     found = [alone_flag(answer, images)]
     if gradient is not None:
         found += [gradient_flag(gradient, images), asked_for_gradient_flag(answer, images)]
+        if not any(found):
+            found.append(ascent_flag(gradient, images))
     return found
 
 
@@ -102,14 +108,48 @@ def asked_for_gradient_flag(answer: Answer, images: Tensor) -> Flag | None:
 
 
 def gradient_flag(answer: Answer, images: Tensor) -> Flag | None:
-    """Blind where too many photos get no gradient of the sum of ``answer``."""
+    """Blind where too many photos get no finite gradient of the sum of ``answer``."""
+    try:
+        gradient = _gradient(answer, images)
+    except Exception as error:  # whatever the user's own code raises
+        return Flag("gradient-fails", "blind", f"the model fails when its gradient is asked for "
+                    f"({useful_line(error).rstrip('.')})", SCORES_ALONE)
+    if not gradient.isfinite().all():
+        return Flag("gradient-fails", "blind", "the model's gradient holds NaN or infinite values", SCORES_ALONE)
+    return zero_gradient(gradient)
+
+
+@torch.no_grad()
+def ascent_flag(answer: Answer, images: Tensor) -> Flag | None:
+    """Blind where small steps along the gradient do not raise the answer: it is the gradient of something else.
+
+    The rise of the answer is compared with the one that the gradient foretells, at several lengths of step, since a
+    short one drowns in rounding and a long one leaves the neighbourhood.
+    """
+    gradient = _gradient(answer, images)
+    size = gradient.flatten(1).square().mean(1).sqrt()
+    held, shape = size > 0, (-1, *[1] * (images.ndim - 1))
+    best = -float("inf")
+    for length in STEPS:
+        step = length * gradient / size.clamp_min(torch.finfo(size.dtype).tiny).view(shape)
+        up, down = (answer(images + way * step).reshape(len(images), -1).sum(1) for way in (1, -1))
+        foretold = 2 * (step * gradient).flatten(1).sum(1)
+        best = max(best, float(((up - down) / foretold)[held].nanmedian()))
+    if best >= LEAST_RISE:
+        return None
+    return Flag("false-gradient", "blind", f"a small step along the model's gradient raises its answer by {best:.0%} "
+                "of what the gradient foretells: it is not the gradient of that answer", "remove what replaces the "
+                f"gradient inside the model, or {SCORES_ALONE}")
+
+
+def _gradient(answer: Answer, images: Tensor) -> Tensor:
+    """Of the sum of the answer; zero where the model cuts the graph."""
     x = images.clone().requires_grad_()
     with torch.enable_grad():
         total = answer(x).sum()
-    if not total.requires_grad:  # the model cuts the graph
-        return zero_gradient(torch.zeros_like(x))
-    (gradient,) = torch.autograd.grad(total, x, materialize_grads=True)
-    return zero_gradient(gradient)
+        if not total.requires_grad:
+            return torch.zeros_like(x)
+        return torch.autograd.grad(total, x, materialize_grads=True)[0]
 
 
 def difference(first: Tensor, second: Tensor) -> float:

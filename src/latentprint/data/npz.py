@@ -87,7 +87,11 @@ def _one_of(files: list[str], known: tuple[str, ...], path: Path) -> str | None:
 
 def _read(path: Path, columns: tuple[str, ...]) -> tuple[Keys, dict[str, NDArray]]:
     try:
-        with np.load(path, allow_pickle=False) as pack:
+        pack = np.load(path, allow_pickle=False)
+        if isinstance(pack, np.ndarray):
+            raise UserError(f"{path}: one array without names (.npy), and a pack holds images and labels; save both "
+                            "with np.savez")
+        with pack:
             keys = keys_of(pack.files, path)
             if missing := [column for column in columns if column not in pack]:
                 raise UserError(f"{path}: no key {missing[0]!r} in the pack; it has {', '.join(pack.files)}")

@@ -75,10 +75,15 @@ def raw_answers(victim: Victim, images: Tensor) -> Tensor:
 
 def kind_flag(raw: Tensor, declared: Answers) -> Flag | None:
     """Blind where answers ``(N, C)`` are certainly of another kind than declared."""
-    inside = bool(((raw >= -SUM_TOLERANCE) & (raw <= 1 + SUM_TOLERANCE)).all())
+    inside = bool(((raw >= 0) & (raw <= 1 + SUM_TOLERANCE)).all())
     normalised = inside and bool(((raw.sum(1) - 1).abs() <= SUM_TOLERANCE).all())
+    percent = bool((raw >= 0).all() and ((raw.sum(1) / 100 - 1).abs() <= SUM_TOLERANCE).all())
     log_normalised = bool((raw <= SUM_TOLERANCE).all() and (raw.logsumexp(1).abs() <= SUM_TOLERANCE).all())
     match declared:
+        case "probabilities" | "logits" if percent and raw.shape[1] > 1:
+            return Flag("answer-kind", "blind", f"the model's answers are declared as {declared} and look like "
+                        "percentages, which sum to 100", "divide them by 100 inside the model and set victim.answers "
+                        "to probabilities")
         case "probabilities" if not normalised:
             mend = "log-probabilities" if log_normalised else "sigmoid" if inside else "logits"
             kind = "numbers between 0 and 1 that do not sum to 1" if inside else mend
@@ -97,11 +102,15 @@ def kind_flag(raw: Tensor, declared: Answers) -> Flag | None:
 
 
 def one_hot_flag(raw: Tensor) -> Flag | None:
-    """Blind where every answer ``(N, C)`` names a class and says nothing else."""
-    if not bool(((raw == 0) | (raw == 1)).all() and (raw.sum(1) == 1).all()):
+    """Blind where every answer ``(N, C)`` names a class, perhaps with its score, and gives all others one number."""
+    others = raw.scatter(1, raw.argmax(1, keepdim=True), torch.nan)
+    others = others[~others.isnan()]
+    if len(raw) < 2 or not len(others) or raw.amax(1).min() <= others.max() or (
+            others.max() - others.min() > 1e-6 * others.abs().max()):
         return None
-    return Flag("one-hot", "blind", "the model answers with the name of a class alone (one-hot): there are no scores "
-                "and no gradients to attack", "let it answer with its scores before the argmax")
+    return Flag("one-hot", "blind", f"the model answers with one class alone (one-hot): all others get "
+                f"{float(others[0]):g} for every photo, so there are no scores and no gradients to attack",
+                "let it answer with all its scores, before any argmax or mask")
 
 
 # ---- whether it knows these people ----

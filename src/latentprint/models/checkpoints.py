@@ -77,8 +77,12 @@ def load_states(path: Path, trusted: bool = False) -> dict[str, State]:
 
     Arguments and errors as for `load_state`.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the weights file in it")
     if not path.is_file():
         raise UserError(f"no file {path}")
+    if other := stand_in(path):
+        raise UserError(f"{path} {other}")
     if path.suffix == ".safetensors":
         try:
             return {"": load_file(path)}
@@ -89,6 +93,17 @@ def load_states(path: Path, trusted: bool = False) -> dict[str, State]:
     if not found:
         raise UserError(f"{path} holds no state dict: expected tensors by name, found {_contents(held)}")
     return dict(found)
+
+
+def stand_in(path: Path) -> str:
+    """What a file is that stands where another was meant, and the mend; "": none that is known."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, not the file that was meant: download that again"
+    return "" if start else "is empty: copy or download it again"
 
 
 def weights_only(source: Path | io.BytesIO, name: str) -> Any:

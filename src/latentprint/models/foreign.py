@@ -90,12 +90,14 @@ class ForeignNetwork(nn.Module):
             return self._joined(x, function)
         except (UserError, RunFailed, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever the user's own code raises
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
             shape = tuple(x.shape[1:])
-            raise UserError(f"{self.name} fails on {_count(len(x))} {shape}: {useful_line(error)}") from error
+            few = f"; if it takes fewer at once, set {self.name}.fixed_batch" if len(x) > 2 else ""
+            raise UserError(f"{self.name} fails on {_count(len(x))} {shape}: {_line(error)}{few}") from error
 
     def _joined(self, x: Tensor, function: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        parts = [tuple(each[:n] for each in function(piece)) for piece, n in self._pieces(x)]
+        with torch.set_grad_enabled(torch.is_grad_enabled()):  # put back what the network may set
+            parts = [tuple(each[:n] for each in function(piece)) for piece, n in self._pieces(x)]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True)) if len(parts) > 1 else parts[0]
 
     def _pieces(self, x: Tensor) -> Iterator[tuple[Tensor, int]]:
@@ -122,6 +124,9 @@ class ForeignNetwork(nn.Module):
                 row of scores.
         """
         found = self.chosen(answer, n)[1]
+        if found.is_complex():
+            raise UserError(f"{self.name}: its answer is {_shown(found)}; it must return {self.kind}, a real number "
+                            f"for each of {self.width}")
         if not found.is_floating_point():
             raise UserError(f"{self.name}: its answer is {_shown(found)}, whole numbers such as the class it decided "
                             f"for; it must return {self.kind}, a number for each of {self.width}, before any argmax")
@@ -142,6 +147,9 @@ class ForeignNetwork(nn.Module):
             return self._named(found, self.form.output)
         if list(found) == [""]:
             return "", found[""]
+        if not found:
+            raise UserError(f"{self.name}: its answer is {_article(answer)} and holds no tensor; it must return "
+                            f"{self.kind} ({n}, {self.width})")
         fitting = [name for name, value in found.items() if value.is_floating_point() and self._fits(value, n)]
         preferred = [name for name in fitting if name.rpartition(".")[2] in PREFERRED[self.kind]]
         if len(fitting) == 1 or len(preferred) == 1:
@@ -185,7 +193,7 @@ def adapted(network: nn.Module, images: Tensor, width: int, form: Form, kind: Ki
     if isinstance(network, HttpNetwork):
         return ForeignNetwork(network, form, width, kind, name), []
     network.eval()
-    first: Exception | None = None
+    first: BaseException | None = None
     for candidate in _candidates(form, network):
         made = ForeignNetwork(network, candidate, width, kind, name)
         try:
@@ -194,7 +202,7 @@ def adapted(network: nn.Module, images: Tensor, width: int, form: Form, kind: Ki
             first = first or error
         except (UserError, RunFailed, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever the user's own code raises
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
             first = first or error
         else:
             made.form = replace(candidate, changes_input=changes)
@@ -256,21 +264,26 @@ def _told_of_output(made: ForeignNetwork, images: Tensor) -> Iterator[str]:
 
 
 def _failure(network: nn.Module, images: Tensor, width: int, form: Form, kind: Kind, name: str,
-             error: Exception) -> UserError:
+             error: BaseException) -> UserError:
     """The sentence about a network that works in no form."""
     if isinstance(error, Misread):
         return error
     grey = ForeignNetwork(network, form, width, kind, name)
     hint = ""
     if images.shape[1] == 3:
-        with suppress(Exception):  # most take no image of one channel
+        with suppress(Exception, SystemExit):  # most take no image of one channel
             _tried(grey, images[:, :1])
             hint = f"; it takes images of one channel: set {name}.colours to grey"
     if not hint and (declared := getattr(network, "declared", None)):
         hint = f"; its input is declared as {declared}"
-    hint = hint or f"; if it was made for another size, set {name}.input_size"
+    hint = hint or (f"; if it was made for another size, set {name}.input_size, and for a fixed number of images "
+                    f"{name}.fixed_batch")
     size = "x".join(map(str, images.shape[2:]))
-    return UserError(f"{name} cannot take two {size} images: {useful_line(error).rstrip('.')}{hint}")
+    return UserError(f"{name} cannot take two {size} images: {_line(error).rstrip('.')}{hint}")
+
+
+def _line(error: BaseException) -> str:
+    return "it ends the program (sys.exit)" if isinstance(error, SystemExit) else useful_line(error)
 
 
 # ---- answers ----

@@ -26,16 +26,18 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from latentprint.errors import UserError, useful_line
 from latentprint.models import classifiers
-from latentprint.models.checkpoints import REFUSED, load_states, load_weights, weights_only
+from latentprint.models.checkpoints import REFUSED, load_states, load_weights, stand_in, weights_only
 from latentprint.models.outside import HttpNetwork, OnnxNetwork, OutsideNetwork
 
 M = TypeVar("M")
@@ -83,6 +85,7 @@ def load_network(spec: str, n_outputs: int, weights: Path | None = None,
         UserError: the spec, its file or its weights cannot be used, and why.
     """
     module, notes = _from_spec(spec, n_outputs, service)
+    _must_hold_values(module, spec)
     notes += _in_float32(module)
     if weights is not None:
         if isinstance(module, OutsideNetwork):
@@ -92,6 +95,28 @@ def load_network(spec: str, n_outputs: int, weights: Path | None = None,
         notes.append(f"{Path(spec).name} was saved in training mode; it is switched to evaluation mode, "
                      "which changes nothing in a traced program")
     return Loaded(module, tuple(notes))
+
+
+def _must_hold_values(module: nn.Module, spec: str) -> None:
+    """Raises UserError for weights of no size yet (lazy layers) or of no value (PyTorch's meta device)."""
+    for name, value in module.state_dict().items():
+        if isinstance(value, UninitializedTensorMixin):
+            raise UserError(f"{spec}: the weights '{name}' belong to a lazy layer and have no size yet: give the layer "
+                            "its sizes, or run the network on an image once before it is returned")
+        if isinstance(value, Tensor) and value.is_meta:
+            raise UserError(f"{spec}: the weights '{name}' are on PyTorch's meta device and hold no values: make the "
+                            "network on the CPU")
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """PyTorch's gradient mode and default type as they were, whatever the user's own code does to them."""
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
 
 
 def _in_float32(module: nn.Module) -> list[str]:
@@ -213,8 +238,9 @@ def made_by(spec: str, kind: type[M], *given: Any, **options: Any) -> M:
     """
     factory = find_callable(spec)
     try:
-        made = factory(*given, **options)
-    except Exception as error:
+        with settings_kept():
+            made = factory(*given, **options)
+    except (Exception, SystemExit) as error:
         raise UserError(f"{spec} failed: {_raised(error)}") from error
     if not isinstance(made, kind):
         raise UserError(f"{spec} made {type(made).__name__}, expected {kind.__name__}")
@@ -229,8 +255,9 @@ def _called(source: str, name: str, n_classes: int) -> tuple[nn.Module, list[str
     args, options, notes = _arguments(factory, name, n_classes)
     call = ", ".join([*map(str, args), *(f"{key}={value}" for key, value in options.items())])
     try:
-        made = factory(*args, **options)
-    except Exception as error:
+        with settings_kept():
+            made = factory(*args, **options)
+    except (Exception, SystemExit) as error:
         raise UserError(f"{spec}({call}) failed: {_raised(error)}") from error
     if isinstance(made, tuple) and len(networks := [each for each in made if isinstance(each, nn.Module)]) == 1:
         made, notes = networks[0], [*notes, f"{name} returns several things, of which one is a network: that was taken"]
@@ -276,16 +303,18 @@ def _python_file(path: Path) -> Any:
     assert found is not None and found.loader is not None  # a .py file always has a loader
     namespace = importlib.util.module_from_spec(found)
     try:
-        found.loader.exec_module(namespace)
-    except Exception as error:
+        with settings_kept():
+            found.loader.exec_module(namespace)
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path} failed to run: {_raised(error)}") from error
     return namespace
 
 
 def _importable(source: str) -> Any:
     try:
-        return importlib.import_module(source)
-    except Exception as error:
+        with settings_kept():
+            return importlib.import_module(source)
+    except (Exception, SystemExit) as error:
         raise UserError(f"cannot import '{source}': {_raised(error)}") from error
 
 
@@ -309,9 +338,13 @@ def _refuse_pickles(path: Path) -> None:
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"no file {path}")
+    if path.suffix != ".py" and (other := stand_in(path)):
+        raise UserError(f"{path} {other}")
 
 
-def _raised(error: Exception) -> str:
+def _raised(error: BaseException) -> str:
     """The type of an exception and what it says."""
+    if isinstance(error, SystemExit):
+        return "it ends the program (sys.exit); keep what a script does under `if __name__ == \"__main__\":`"
     kind, line = type(error).__name__, useful_line(error)
     return line if line.startswith(kind) else f"{kind}: {line}"
