@@ -81,8 +81,8 @@ def _victim(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Ro
     if right < len(photos) and (other := best_other(victim, data.private)) is not None:
         said = (f"with {other.words} it names {other.right} of {other.n} right instead of {other.declared} "
                 f"(p {other.p:.2g})")
-        if flag := preprocessing_flag(other):
-            yield Row("victim", "preprocessing", said, False, flag.mend)
+        if wrong := preprocessing_flag(other):
+            yield Row("victim", "preprocessing", said, False, wrong.mend)
         elif other.right - other.declared > 1:
             yield Row("victim", "preprocessing", f"{said}: too few photos to tell", None)
     yield from _seen(config, data, victim)

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from latentprint.errors import UserError, useful_line
 from latentprint.models import classifiers
@@ -100,7 +100,7 @@ def load_network(spec: str, n_outputs: int, weights: Path | None = None,
 def _must_hold_values(module: nn.Module, spec: str) -> None:
     """Raises UserError for weights of no size yet (lazy layers) or of no value (PyTorch's meta device)."""
     for name, value in module.state_dict().items():
-        if isinstance(value, UninitializedTensorMixin):
+        if isinstance(value, UninitializedBuffer | UninitializedParameter):
             raise UserError(f"{spec}: the weights '{name}' belong to a lazy layer and have no size yet: give the layer "
                             "its sizes, or run the network on an image once before it is returned")
         if isinstance(value, Tensor) and value.is_meta:
