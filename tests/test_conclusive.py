@@ -117,6 +117,13 @@ def test_a_leak_without_a_lower_end_is_inconclusive_whatever_its_value() -> None
     assert state(label_section() | {"leak": {"value": 0.9}}).key == "strong", "no interval was asked for"
 
 
+@pytest.mark.parametrize("end", ["floor", "ceiling"])
+def test_a_leak_whose_scale_is_missing_is_inconclusive(end: str) -> None:
+    section = little(**{end: None})
+    del section["arms"][end]
+    assert [reason.name for reason in reasons(section)] == ["not-measured"]
+
+
 def test_an_inconclusive_audit_recommends_nothing() -> None:
     best = {"recommended": {"name": "noise", "because": "it leaks least"}}
     assert concluded(little(**CASES["at-floor"], **best))["recommended"] == {}

@@ -302,13 +302,17 @@ def test_weights_that_need_a_full_pickle_are_refused_with_the_reason(tmp_path: P
 def test_broken_files_are_told_in_a_sentence(tmp_path: Path, content: bytes) -> None:
     for name in ("w.pt", "w.safetensors", "p.pt2"):
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match="is not a weights file"):
+
+    def said(what: str) -> str:
+        return what if content else "is empty: copy or download it again"
+
+    with pytest.raises(UserError, match=said("is not a weights file")):
         load_state(tmp_path / "w.pt")
-    with pytest.raises(UserError, match="is not a safetensors file"):
+    with pytest.raises(UserError, match=said("is not a safetensors file")):
         load_state(tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="is not a TorchScript program"):
+    with pytest.raises(UserError, match=said("is not a TorchScript program")):
         load_module(str(tmp_path / "w.pt"), 5)
-    with pytest.raises(UserError, match=r"is not a program saved by torch\.export"):
+    with pytest.raises(UserError, match=said(r"is not a program saved by torch\.export")):
         load_module(str(tmp_path / "p.pt2"), 5)
 
 

@@ -94,7 +94,10 @@ def _scale(head: Headline) -> Iterator[Reason]:
     elif head.leak.value is None:
         yield Reason("not-measured", "the leak could not be measured", "see the warnings, which say what is missing",
                      of_scale=True)
-    elif head.metric.is_share and head.ceiling.value is not None and head.ceiling.value < LEAST_CEILING:
+    elif head.floor.value is None or head.ceiling.value is None:
+        yield Reason("not-measured", "the floor or the ceiling of the leak's scale is missing", "see the "
+                     "warnings, which say what is missing", of_scale=True)
+    elif head.metric.is_share and head.ceiling.value < LEAST_CEILING:
         yield Reason("ceiling-weak", f"real photos of the same people reach only {percent(head.ceiling.value)} of the "
                      f"headline metric (below {percent(LEAST_CEILING)})", "take a judge that recognises these people, "
                      "or photos framed as it expects", of_scale=True)
