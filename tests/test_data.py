@@ -270,12 +270,14 @@ def test_missing_truncated_and_foreign_packs(tmp_path: Path) -> None:
         b"",
         bytes(damaged),
         pickle.dumps({"images": 1}),
-        array.getvalue(),
     ]
     for content in contents:
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(UserError, match=r"bad\.npz: not a readable \.npz pack"):
             load_npz(tmp_path / "bad.npz", 12)
+    (tmp_path / "bad.npz").write_bytes(array.getvalue())
+    with pytest.raises(UserError, match=r"bad\.npz: one array without names"):
+        load_npz(tmp_path / "bad.npz", 12)
     with pytest.raises(UserError, match="not a readable"):
         load_npz(tmp_path, 12)
 
