@@ -16,8 +16,8 @@ from test_report import Page, label_section
 from latentprint.cli import main
 from latentprint.console import summary
 from latentprint.report.build import concluded, verdict
-from latentprint.report.conclusive import LOW, doubts, reasons, state
-from latentprint.report.grades import INCONCLUSIVE
+from latentprint.report.conclusive import doubts, reasons, state
+from latentprint.report.grades import INCONCLUSIVE, LOW
 from latentprint.report.html import render
 
 GREEN = ("leaks little", "shows no leak to this attack")

@@ -439,13 +439,13 @@ def gate(
     for item in checks:
         verdict = "within" if item.passed else "ABOVE"
         typer.echo(f"{item.path} = {item.measured:.4g} is {verdict} {item.most:.4g}")
-    told = warnings(directory) if strict else []
-    for warning in told:
+    strict_warnings = warnings(directory) if strict else []
+    for warning in strict_warnings:
         typer.echo(f"warning: {warning}")
     hidden = unseen(directory, most)
     for sentence in hidden:
         typer.echo(f"INCONCLUSIVE {sentence}")
-    if told or not all(item.passed for item in checks):
+    if strict_warnings or not all(item.passed for item in checks):
         raise typer.Exit(1)
     if hidden:
         raise typer.Exit(INCONCLUSIVE_EXIT)

@@ -47,10 +47,9 @@ from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.preprocessings import COMPARED, best_other, preprocessing_flag
 from latentprint.label.presets import LabelConfig
-from latentprint.label.probe import chance_flag, probe
+from latentprint.label.probe import chance_flag, is_service, probe
 from latentprint.label.tools import Tools, encode
 from latentprint.models.assets import find_asset, load_asset
-from latentprint.models.outside import HttpNetwork
 from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, spread
 from latentprint.report.build import concluded
@@ -235,8 +234,7 @@ def look_at(config: LabelConfig, victim: Classifier, data: AuditData) -> list[ch
     """What would hide a leak of this victim from the attack."""
     flags = [*probe(victim.victim, spread(data.private_heldout, COMPARED)),
              chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)]
-    free = not isinstance(victim.victim.network, HttpNetwork)  # of queries that somebody counts
-    if free and not is_trained_here(config.victim) and victim.accuracy < 1:
+    if not is_service(victim.victim) and not is_trained_here(config.victim) and victim.accuracy < 1:
         flags.append(preprocessing_flag(best_other(victim.victim, data.private)))
     return announce(flags)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import beta, mannwhitneyu
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
@@ -23,12 +23,13 @@ from latentprint.label.probe import (
     better_than_chance,
     chance_flag,
     hits_of,
+    is_service,
     probe,
 )
 from latentprint.label.sight import sight
-from latentprint.models.outside import HttpNetwork
 from latentprint.probes import spread
 from latentprint.report.conclusive import MOST_HIDDEN
+from latentprint.stats import success_rate
 from latentprint.types import Access
 from latentprint.victim import Victim
 
@@ -55,7 +56,7 @@ def _people(config: LabelConfig, data: AuditData, warnings: list[str]) -> Iterat
         yield Row("data", "rendered", "data.public holds rendered faces alone: of real people, prior and map learn "
                   "nothing from them", None, "name public photos of the same kind as the private ones")
     people = data.private_train.n_classes
-    if (reach := most_hidden(people)) >= MOST_HIDDEN:
+    if (reach := success_rate(0, people).high) >= MOST_HIDDEN:
         yield Row("data", "few people", f"an attack that draws nobody right of {people} people still leaves up to "
                   f"{reach:.0%} possible (95% interval): such an audit is inconclusive", None, "audit more people")
     for warning in warnings:
@@ -70,13 +71,12 @@ def _victim(config: LabelConfig, data: AuditData, victim: Victim) -> Iterator[Ro
     if is_trained_here(model):
         yield Row("victim", "accuracy", "it will be trained here on the private people")
         return
-    service = isinstance(victim.network, HttpNetwork)
-    photos = spread(data.private_heldout, SERVICE_PHOTOS if service else COMPARED)
+    photos = spread(data.private_heldout, SERVICE_PHOTOS if is_service(victim) else COMPARED)
     right = int(hits_of(victim, photos).sum())
     yield _accuracy(right, photos, victim.n_classes)
     for flag in probe(victim, photos):
         yield Row("victim", flag.name, flag.message, False, flag.mend)
-    if service:
+    if is_service(victim):
         return  # every further look is a query somebody counts
     if right < len(photos) and (other := best_other(victim, data.private)) is not None:
         said = (f"with {other.words} it names {other.right} of {other.n} right instead of {other.declared} "
@@ -135,11 +135,6 @@ def _attack(config: LabelConfig, data: AuditData, models: Models) -> Iterator[Ro
     yield Row("judges", "recognisers", f"{config.judge} judges, {config.teacher} is the attack's")
     yield Row("judges", "evaluators", ", ".join(model.model for model in config.evaluators))
     assert models.victim.access is Access.WHITE_BOX or not config.attack.stages
-
-
-def most_hidden(people: int) -> float:
-    """Upper end of the 95% interval (Clopper and Pearson 1934) of a rate that is 0 of so many people."""
-    return float(beta.ppf(0.975, 1, people))
 
 
 def queries(config: LabelConfig, data: AuditData) -> int:

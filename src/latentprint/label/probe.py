@@ -32,18 +32,22 @@ def probe(victim: Victim, heldout: ImageSet) -> list[Flag]:
     Args:
         heldout: photos of the private people, evenly spread over them.
     """
-    service = isinstance(victim.network, HttpNetwork)
-    photos = spread(heldout, SERVICE_PHOTOS if service else PHOTOS)
+    photos = spread(heldout, SERVICE_PHOTOS if is_service(victim) else PHOTOS)
     images = photos.floats().to(victim.device)
     own = victim
     while isinstance(own, Defense):
         own = own.victim
     raw = raw_answers(own, images)
     found = [kind_flag(raw, own.answers), one_hot_flag(raw), constant_flag(raw)]
-    if not service:
+    if not is_service(victim):
         found += function_flags(victim.logits, images, partial(margin, victim) if victim.access is Access.WHITE_BOX
                                 else None)
     return [flag for flag in found if flag]
+
+
+def is_service(victim: Victim) -> bool:
+    """Whether the victim is asked over a network, so that every photo is a query that somebody counts."""
+    return isinstance(victim.network, HttpNetwork)
 
 
 def margin(victim: Victim, images: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from scipy.stats import beta
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
@@ -24,6 +23,7 @@ from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import encode
 from latentprint.models.recognisers import embed
 from latentprint.report.conclusive import LEAST_CEILING, LEAST_PRIOR, MOST_CONFUSED
+from latentprint.stats import success_rate
 
 #: People whose real photo and picture are judged, and public photos that lend their surroundings.
 PEOPLE, SCENES = 40, 64
@@ -86,11 +86,10 @@ def verdict_on(name: str, what: str, hits: Tensor, least: float, mend: str, sure
         sure: False where the rate will still change; it is no fault then.
     """
     k, n = int(hits.sum()), len(hits)
-    high = 1.0 if k == n else float(beta.ppf(0.975, k + 1, n - k))
-    low = 0.0 if k == 0 else float(beta.ppf(0.025, k, n - k + 1))
+    rate = success_rate(k, n)
     found = f"the judge accepts {k} of {n} {what}"
-    if high < least and sure:
+    if rate.high < least and sure:
         return Row("judges", name, f"{found}; at least {least:.0%} are needed for a low leak to mean anything", False,
                    mend)
-    enough = low >= least or k == n
+    enough = rate.low >= least or k == n
     return Row("judges", name, found, True if enough else None, "" if enough else f"that may be too few: {mend}")

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from latentprint.report.grades import GRADES, INCONCLUSIVE, NO_LEAK, Grade, Headline, grade
+from latentprint.report.grades import GRADES, INCONCLUSIVE, LOW, NO_LEAK, Grade, Headline, grade
+from latentprint.report.impersonation import Impersonation
 from latentprint.report.values import Measured, mapping, number, percent, sequence, text
 
 #: Share of the ceiling that the prior, given the true identities, must reach for a missing leak to mean something.
@@ -26,8 +27,6 @@ MOST_CONFUSED = 0.05
 LEAST_EVALUATOR = 0.5
 #: A low grade needs an interval of the leak that ends below this: with fewer people a large leak is not excluded.
 MOST_HIDDEN = next(entry.least for entry in GRADES if entry.key == "substantial")
-#: Grades that reassure.
-LOW = (NO_LEAK.key, "little")
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,8 @@ class Reason:
     @property
     def sentence(self) -> str:
         """Both, with a capital and a full stop."""
-        said = f"{self.message}: {self.mend}" if self.mend else self.message
-        said += "" if said.endswith(("?", ".")) else "."
-        return said[:1].upper() + said[1:]
+        text_ = f"{self.message}: {self.mend}" if self.mend else self.message
+        return text_[:1].upper() + text_[1:] + ("" if text_.endswith(("?", ".")) else ".")
 
     def to_json(self) -> dict[str, str]:
         return {key: value for key, value in asdict(self).items() if key != "of_scale"}
@@ -150,12 +148,11 @@ def _disagreement(head: Headline, section: Mapping[str, Any]) -> Iterator[Reason
     """Other evidence of a leak that the headline's judge does not see."""
     if grade(head.leak).key not in LOW:
         return
-    fooled = mapping(section.get("impersonation"))
-    passed, attack = Measured.of(fooled.get("leak")), Measured.of(fooled.get("attack"))
-    if passed.value is not None and grade(passed).key not in LOW:
-        yield Reason("judge-disagrees", f"the attacked recogniser accepts the reconstructions for "
-                     f"{percent(attack.value)} of the templates while the independent judge accepts "
-                     f"{percent(head.attack.value)}: they fool this system, or the judge does not see what it sees",
+    other = Impersonation.of(section)
+    if other is not None and other.leak.value is not None and grade(other.leak).key not in LOW:
+        yield Reason("judge-disagrees", f"the attacked recogniser accepts the reconstructions in "
+                     f"{percent(other.attack.value)} of comparisons with the person's other photos, the independent "
+                     f"judge in {percent(head.attack.value)}: they fool this system, or the judge misses what it sees",
                      "add a judge of another kind (`judges`)")
     arms = mapping(section.get("arms"))
     top1, floor = (Measured.of(mapping(arms.get(arm)).get("top1")) for arm in ("attack", "floor"))

@@ -38,6 +38,10 @@ GRADES = (
 )
 
 
+#: Keys of the grades that reassure: no leak, or little of one.
+LOW = (NO_LEAK.key, GRADES[-1].key)
+
+
 def grade(leak: Measured) -> Grade:
     """The word for a leak; ``NO_LEAK`` when its interval (or, without one, its value) is not above zero."""
     if leak.value is None:

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentprint.report import names
-from latentprint.report.grades import NO_LEAK, grade
+from latentprint.report.grades import LOW, grade
 from latentprint.report.values import Measured, mapping, percent, text
 
 SHARE = names.Metric("", is_share=True)
-#: Grades of a leak that is too small to call the finding positive.
-LOW = (NO_LEAK.key, "little")
 
 
 @dataclass(frozen=True)
