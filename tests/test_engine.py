@@ -56,6 +56,16 @@ def open_run(path: Path, resume: bool = False) -> RunDir:
     return RunDir.open(path, {"a": 1}, resume)
 
 
+def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    broken, half = make_loop(open_run(tmp_path / "run"))
+    with pytest.raises(Killed):
+        broken.fit(loss_of(half, killed_at=8))
+    later, again = make_loop(open_run(tmp_path / "run", resume=True))
+    later.states = {**later.states, "queries": nn.Linear(1, 1)}
+    with pytest.raises(UserError, match="written by another version of this program and lacks queries"):
+        later.fit(loss_of(again))
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_resumed_loop_equals_unbroken_one(dropout: float, tmp_path: Path) -> None:
     """Also with a network that draws from torch's global generator."""

@@ -194,6 +194,17 @@ class Odd(nn.Module):
         return self.net(x)
 
 
+def test_an_attack_that_learns_from_rendered_faces_alone_cannot_reassure_about_others() -> None:
+    parts: Any = SimpleNamespace(recogniser=Embedder(Odd(""), nn.Identity(), N, "own", "own"),
+                                 device=torch.device("cpu"), data=SimpleNamespace(private_heldout=photos()))
+    config = load_config(TemplateConfig, "tiny", presets=TEMPLATE_PRESETS)
+    real = changed(config, {"data": {"private": {"kind": "folder", "path": "photos"}}}, "")
+    both = changed(real, {"data": {"public": [{"kind": "folder", "path": "others"},
+                                              {"kind": "procedural", "people": 4}]}}, "")
+    found = [[flag.name for flag in look_at_recogniser(each, parts)] for each in (config, real, both)]
+    assert found == [[], ["rendered-public"], []]
+
+
 @pytest.mark.parametrize(("how", "names"), [
     ("", []), ("dropout", ["stochastic"]), ("batch-norm", ["batch-dependent"]), ("cut", ["no-gradient"]),
     ("constant", ["constant-answers", "no-gradient"]),

@@ -364,7 +364,7 @@ def study_claims(
     readme: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results section of this file, "
                                                 "between its marks.")] = None,
 ) -> None:
-    """What the notes expected, what these studies measured, and the verdict."""
+    """What the design notes expected, what these studies measured, and the verdict."""
     from latentprint.study.notes import CLAIMS
     from latentprint.study.pages import write_claims, write_section
 

@@ -24,6 +24,13 @@ class PeopleConfig(Config):
                                                       "private and public people do")
     n_private: int | None = Field(None, ge=2, description="private people when 'private' is split; null: all")
 
+    @property
+    def rendered_public(self) -> bool:
+        """Whether the public people are rendered alone, and the private ones are not: the adversary then learns
+        nothing of faces like theirs."""
+        kinds = {source.kind for source in self.public}
+        return kinds == {"procedural"} and self.private.kind != "procedural"
+
 
 def load_people(settings: PeopleConfig, seed: int, n_heldout: int, n_train: int | None,
                 heldout: DataSource | None = None) -> AuditData:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from latentprint.engine.device import chosen_device
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, part_number, parts
-from latentprint.errors import RunFailed
+from latentprint.errors import RunFailed, UserError
 from latentprint.progress import progress, terminal
 
 
@@ -184,6 +184,9 @@ class Loop:
         if saved is None:
             self.run.cut_log(self.name, 0)
             return
+        if lacking := self.states.keys() - saved["states"].keys():
+            raise UserError(f"{self.run.path}: the checkpoint of {self.name} was written by another version of this "
+                            f"program and lacks {', '.join(sorted(lacking))}; start again in another folder")
         for key, state in self.states.items():
             state.load_state_dict(saved["states"][key])
         self.optimizer.load_state_dict(saved["optimizer"])

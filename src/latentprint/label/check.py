@@ -52,7 +52,7 @@ def _people(config: LabelConfig, data: AuditData, warnings: list[str]) -> Iterat
                        ("evaluation", data.evaluation)):
         if part is not None:
             yield Row("data", name, f"{part.n_classes} people, {len(part)} photos of {part.size} pixels: {part.source}")
-    if config.data.private.kind != "procedural" and all(each.kind == "procedural" for each in config.data.public):
+    if config.data.rendered_public:
         yield Row("data", "rendered", "data.public holds rendered faces alone: of real people, prior and map learn "
                   "nothing from them", None, "name public photos of the same kind as the private ones")
     people = data.private_train.n_classes

@@ -34,7 +34,7 @@ RULES = ("A *direction* is confirmed where the interval lies on the claimed side
          "of them a claim is decided by. Claims may rest on the same measurement.")
 #: Beside the section of a README, the verdicts that are listed and how they are introduced.
 LISTED: Mapping[str, Sequence[Verdict]] = {
-    "**Where the notes were wrong**, measured on procedural people at 32 and 64 pixels:":
+    "**Where the design notes were wrong**, measured on procedural people at 32 and 64 pixels:":
         ("refuted", "direction not resolved, size refuted"),
     "**Where they were right in direction and wrong in size**:": ("direction confirmed, size refuted",),
     "**Where they were right**:": ("confirmed", "direction confirmed, size not resolved"),
@@ -147,7 +147,7 @@ def _section(rows: Sequence[Mapping[str, Any]], link: str) -> str:
         head = ["note", "claim", "expected", "tested", "measured", "of", "verdict"]
         return markdown(head, body) if body else ""
 
-    parts = [f"Of {len(rows)} numbers that the notes expect: {counted(rows)} ([all of them]({link})). {RULES} "
+    parts = [f"Of {len(rows)} numbers that the design notes expect: {counted(rows)} ([all of them]({link})). {RULES} "
              f"{BY_CHANCE}\n"]
     parts += [f"{title}\n\n{found}" for title, verdicts in LISTED.items() if (found := table(verdicts))]
     return "\n".join(parts)

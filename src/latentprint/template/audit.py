@@ -162,7 +162,10 @@ def look_at(config: TemplateConfig, parts: Parts) -> list[checks.Flag]:
     with torch.no_grad():
         constant = constant_flag(recogniser(images))
     gradient = recogniser if config.attack.access == "white-box" else None
-    return announce([constant, *function_flags(recogniser, images, gradient)])
+    rendered = None if not config.data.rendered_public else checks.Flag(
+        "rendered-public", "blind", "the attack learns from rendered faces alone, and the attacked people are not "
+        "rendered", "name public photos of the same kind in data.public")
+    return announce([constant, rendered, *function_flags(recogniser, images, gradient)])
 
 
 def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[str]]:
