@@ -79,7 +79,7 @@ def test_an_audit_writes_what_the_overview_promises_and_resumes_to_the_same_numb
     assert any("gradient_l2" in row and "gradient_info_nce" in row for row in rows)
     page = (out / "report.html").read_text()
     assert "Mean public face" in page and "SAR type II" in page and "Impersonation of teacher" in page
-    assert "by the judge, judge." in page
+    assert "by the judge (judge)." in page
 
     code, err, out = run("audit template", *settings, more=("--resume",))
     assert code == 0, err

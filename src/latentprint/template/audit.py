@@ -139,7 +139,7 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
     if is_main():
         section["figures"] = draw_figures(run.path, bench, arms, list(drawn.pictures))
         section["grid"] = "images/grid.png"
-        by = f"the judge, {bench.judges[0].name}" if bench.judges else "the attacked recogniser"
+        by = f"the judge ({bench.judges[0].name})" if bench.judges else "the attacked recogniser"
         section["grid_caption"] = f"Numbers: similarity to other photos of the person by {by}."
     if before_verdict is not None:
         before_verdict(Audited(config, parts, inversion, bench, arms, section, run.path))
