@@ -27,7 +27,7 @@ from latentprint.errors import UserError
 FramingName = Literal["auto", "each", "given"]
 #: Of 68 landmarks: outer and inner corner of the eye on the left, inner and outer of the right one, base of the nose.
 POINTS = (36, 39, 42, 45, 33)
-#: Where dlib's recogniser expects them, as face-api's landmark network reports them: means over 204 chips that dlib cut.
+#: Where dlib's recogniser expects them, as face-api's landmark network reports them: means of 204 chips that dlib cut.
 CHIP = ((0.233, 0.294), (0.370, 0.303), (0.594, 0.305), (0.732, 0.302), (0.482, 0.560))
 #: A root mean squared distance of the fitted points from their places above which there is no face, or another pose
 #: than the landmark network knows; on good photos 0.008 in the median, at most 0.023 in 99 of 100.
@@ -39,7 +39,7 @@ LOOKED_AT, LEAST_FOUND = 200, 0.5
 
 
 def expected_points(zoom: float = 1.0) -> Tensor:
-    """Where a chip has the five points, ``(5, 2)``; ``zoom``: its side over that of dlib's chip about the same centre."""
+    """Where a chip has the five points, ``(5, 2)``; ``zoom``: its side over that of dlib's chip, about one centre."""
     return (torch.tensor(CHIP) - 0.5) / zoom + 0.5
 
 
@@ -88,8 +88,8 @@ def mapped(points: Tensor, matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 def find_points(landmarks: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """All landmarks of pictures ``(B, 3, H, H)`` in [0, 1]: ``(B, 68, 2)``, looked for twice, the second time in the chip
-    that the first gives; and the residual ``(B,)`` of `similarity` on five of them.
+    """All landmarks of pictures ``(B, 3, H, H)`` in [0, 1]: ``(B, 68, 2)``, looked for twice, the second time in the
+    chip that the first gives; and the residual ``(B,)`` of `similarity` on five of them.
 
     Args:
         landmarks: pictures to ``(B, 68, 2)``; it resizes them itself.
@@ -163,8 +163,8 @@ class Each(Framing):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] < LEAST_SIDE:
-            raise UserError(f"framing: each needs pictures of at least {LEAST_SIDE} pixels a side, got {x.shape[-1]}; set "
-                            "framing: auto")
+            raise UserError(f"framing: each needs pictures of at least {LEAST_SIDE} pixels a side, got {x.shape[-1]}; "
+                            "set framing: auto")
         points, _ = find_points(self.landmarks, x.detach())
         return resample(x, similarity(points[:, list(POINTS)], self.expected)[0], self.side)
 
@@ -174,8 +174,8 @@ class Position:
     """Where a set has its faces.
 
     Attributes:
-        points: ``(68, 2)`` mean landmarks. residual: of the five in the chip's units. found: share of the photos looked
-            at that show a face. spread: mean distance of a photo's five points from the mean ones.
+        points: ``(68, 2)`` mean landmarks. residual: of the five in the chip's units. found: share of the photos
+            looked at that show a face. spread: mean distance of a photo's five points from the mean ones.
     """
 
     points: Tensor
@@ -212,7 +212,7 @@ def locate(landmarks: nn.Module, images: Tensor, what: str) -> Position:
     five = list(POINTS)
     residual = float(similarity(mean[None, five], expected_points())[1])
     if residual > MOST_RESIDUAL:
-        raise UserError(f"framing: the mean face of {what} is none (residual {residual:.3f}, at most {MOST_RESIDUAL}); its "
-                        "photos are cut in different ways: set framing: each")
+        raise UserError(f"framing: the mean face of {what} is none (residual {residual:.3f}, at most {MOST_RESIDUAL}); "
+                        "its photos are cut in different ways: set framing: each")
     spread = float((points[seen][:, five] - mean[five]).norm(dim=2).mean())
     return Position(mean, residual, share, spread)

@@ -50,17 +50,17 @@ SOURCES = (
         ("dlib_face_recognition_resnet_model_v1.dat",
          "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),),
         lambda files, what: dlib.from_dlib(files[0], what),
-        "weights by Davis King, public domain; trained on FaceScrub, VGG-Face and web images, which have terms of their "
-        "own"),
+        "weights by Davis King, public domain; trained on FaceScrub, VGG-Face and web images, which have their own "
+        "terms"),
     Source("dlib", "face-recogniser", FACE_API, _face_api(
         "face_recognition_model", "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
         "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"), _manifest(dlib.from_face_api),
-        "dlib's weights in bytes; trained on FaceScrub, VGG-Face and web images, which have terms of their own"),
+        "dlib's weights in bytes; trained on FaceScrub, VGG-Face and web images, which have their own terms"),
     Source("faceres", "face-recogniser", HUMAN, (
         ("faceres.json", "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df"),
         ("faceres.bin", "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b")),
         _manifest(faceres.from_human),
-        "converted from av-savchenko/HSE_FaceRec_tf; trained on VGGFace2 and IMDB faces, which have terms of their own"),
+        "converted from av-savchenko/HSE_FaceRec_tf; trained on VGGFace2 and IMDB faces, which have their own terms"),
     Source("landmarks", "face-landmarks", FACE_API, _face_api(
         "face_landmark_68_model", "ca4886639f86e99b39fed0c155f81b63317225773bd9616716e887b0153389c9",
         "4611ef65c87d836d03d684b30eec4d195d8b219fa1dd58fc58945831c6b9299b"), _manifest(trunk.from_face_api),
@@ -119,7 +119,7 @@ def _write(source: Source, files: Sequence[bytes], out: Path) -> Path:
     name = source.files[-1][0]
     record = {"kind": source.kind, "architecture": source.asset, "source": source.package, "terms": source.terms,
               "command": "latentprint convert faces", "metrics": {},
-              "published": {file: digest for file, digest in source.files}}
+              "published": dict(source.files)}
     module = build(record)
     inner = module.network if source.kind in _INSIDE else module
     assert isinstance(inner, nn.Module)

@@ -78,7 +78,8 @@ def from_human(tensors: Weights) -> dict[str, Tensor]:
         assert isinstance(block, BlazeBlock)
         inner = ".1" if conv_of(block.depthwise) is not block.depthwise else ""
         state |= {f"blocks.{i}.depthwise{inner}.weight": depthwise_filter(of(4 * i + 1)),
-                  f"blocks.{i}.pointwise.weight": conv_filter(of(4 * i + 3)), f"blocks.{i}.pointwise.bias": of(4 * i + 4)}
+                  f"blocks.{i}.pointwise.weight": conv_filter(of(4 * i + 3)),
+                  f"blocks.{i}.pointwise.bias": of(4 * i + 4)}
     last = 4 * len(BLOCKS)
     state |= {"coarse.0.1.weight": depthwise_filter(of(last + 1)), "coarse.1.weight": conv_filter(of(last + 3)),
               "coarse.1.bias": of(last + 4)}

@@ -71,7 +71,7 @@ def _convolutions() -> Iterator[tuple[str, str]]:
 
 def from_face_api(tensors: Weights) -> dict[str, Tensor]:
     """The state dict, from face-api's tensors."""
-    state = {}
+    state: dict[str, Tensor] = {}
     for own, name in _convolutions():
         scale, shift = tensors[f"{name}/scale/weights"], tensors[f"{name}/scale/biases"]
         state |= _folded(own, conv_filter(tensors[f"{name}/conv/filters"]), tensors[f"{name}/conv/bias"], scale, shift)
@@ -91,7 +91,7 @@ def from_dlib(data: bytes, what: str) -> dict[str, Tensor]:
         assert isinstance(conv, nn.Conv2d)
         sizes += [conv.weight.numel() + conv.out_channels, 2 * conv.out_channels]
     *parts, last = read_dlib(data, [*sizes, 256 * DIM], what)
-    state = {}
+    state: dict[str, Tensor] = {}
     for (name, conv), both, scaling in zip(convs, parts[::2], parts[1::2], strict=True):
         assert isinstance(conv, nn.Conv2d)
         weight, bias = both.tensor_split([conv.weight.numel()])

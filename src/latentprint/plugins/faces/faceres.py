@@ -16,7 +16,7 @@ LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (
 
 
 class FaceresNetwork(nn.Module):
-    """``(B, 3, 224, 224)``, values of bytes, to the mean of the last layer over space, ``(B, 1024)``, all at least 0."""
+    """``(B, 3, 224, 224)``, values of bytes, to the last layer's mean over space, ``(B, 1024)``, all at least 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,8 @@ def as_trained(x: Tensor) -> Tensor:
 
 def from_human(tensors: Weights) -> dict[str, Tensor]:
     """The state dict, from the tensors of Human's graph; batch norms are folded in."""
-    network, state = FaceresNetwork(), {}
+    network = FaceresNetwork()
+    state: dict[str, Tensor] = {}
     convs = [name for name, module in network.trunk.named_children() if not isinstance(module, nn.ReLU6)]
     names = ["conv1", *(f"conv_{kind}_{i + 1}" for i in range(len(LAYERS)) for kind in ("dw", "pw"))]
     for place, name in zip(convs, names, strict=True):
