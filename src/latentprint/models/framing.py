@@ -206,7 +206,7 @@ def locate(landmarks: nn.Module, images: Tensor, what: str) -> Position:
     share = float(seen.float().mean())
     if share < LEAST_FOUND:
         raise UserError(f"framing: faces are found in {share:.0%} of {len(chosen)} photos of {what}, at least "
-                        f"{LEAST_FOUND:.0%} are needed: give photos that the face fills, upright, or set framing: given "
+                        f"{LEAST_FOUND:.0%} are needed: give upright photos that the face fills, or set framing: given "
                         "where they are cut as the recogniser expects")
     mean = points[seen].mean(0)
     five = list(POINTS)
