@@ -1,8 +1,7 @@
-"""What all tests share: no cache outside the test run, one thread a process, no state left behind."""
+"""What all tests share: no cache and no assets outside the test run, one thread a process, no state left behind."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +13,12 @@ from latentprint.cli import main
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Rendered faces of the tests stay in the tests' folder; child processes inherit it."""
-    before = os.environ.get("LATENTPRINT_CACHE")
-    os.environ["LATENTPRINT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["LATENTPRINT_CACHE"]
-    else:
-        os.environ["LATENTPRINT_CACHE"] = before
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Rendered faces and assets of the tests stay in the tests' folder; child processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTPRINT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LATENTPRINT_ASSETS", str(tmp_path_factory.mktemp("own")))
+        yield
 
 
 @pytest.fixture(autouse=True)

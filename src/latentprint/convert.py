@@ -11,8 +11,9 @@ import typer
 from latentprint.errors import UserError
 
 app = typer.Typer(
-    help="Turn published weights into a folder of assets, for `--set assets=FOLDER` of any audit. Nothing is "
-         "downloaded: `latentprint doctor` says who publishes what.",
+    help="Turn published weights into a folder of assets, for `--set assets=FOLDER` of any audit; `faces` writes to "
+         "your own folder, where every audit looks. Nothing is downloaded: `latentprint doctor` says who publishes "
+         "what.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
 )  # fmt: skip
 
@@ -70,6 +71,35 @@ def recogniser(
     _convert(out, lambda: convert_recogniser(weights, out, architecture, alignment, name, trust_pickle))
 
 
+@app.command(epilog="`npm pack @vladmandic/face-api@1.7.15 @vladmandic/human@3.3.6`, then "
+                    "`latentprint convert faces vladmandic-*.tgz`, then `latentprint audit template --set "
+                    "recogniser.model=faceres --set judge=dlib`")
+def faces(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help=(
+        "The packages as `npm pack` and `pip download` wrote them, or folders with them unpacked."))],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=(
+        "The folder of assets, made or added to; by default your own, where every audit looks: $LATENTPRINT_ASSETS, or "
+        "where the system keeps a program's data."))] = None,
+) -> None:
+    """Networks of real faces: dlib's recogniser, faceres, 68 landmarks, expressions and a detector."""
+    from latentprint.models.assets import read_index, user_assets
+    from latentprint.models.published import how_to_get
+    from latentprint.plugins.faces.convert import convert_faces, missing
+
+    folder = out or user_assets()
+    if folder is None:
+        raise UserError("LATENTPRINT_ASSETS is empty, so there is no folder of your own; give --out DIR")
+    _refuse_file(folder)
+    written = convert_faces(paths, folder)
+    index = read_index(folder)
+    for path in written:
+        typer.echo(f"{path.stem}: {path}, {path.stat().st_size / 2**20:.0f} MiB, from {index[path.stem]['source']}")
+    for asset in missing(folder):
+        typer.echo(f"missing: {asset}; to have it, type: {how_to_get(asset)}")
+    typer.echo("use: by name in every audit, such as --set judge=dlib or --set recogniser.model=faceres"
+               + ("" if out is None else f", with --set assets={out}"))
+
+
 def add_align(parent: typer.Typer) -> None:
     """Register ``align`` beside the group."""
 
@@ -93,7 +123,11 @@ def add_align(parent: typer.Typer) -> None:
 
 
 def _convert(out: Path, make: Callable[[], Sequence[Path]]) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; expected a folder")
+    _refuse_file(out)
     for path in make():
         typer.echo(f"{path}: {path.stat().st_size / 2**20:.0f} MiB")
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; expected a folder")

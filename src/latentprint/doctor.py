@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -27,8 +28,8 @@ def examine(assets: Path | None = None) -> list[Row]:
     Args:
         assets: a folder of assets to look at beside the packaged ones.
     """
-    return [*_python(), *_packages(), *_devices(), *_assets(), *(_folder(assets) if assets else ()), *_published(),
-            *_tools()]
+    return [*_python(), *_packages(), *_devices(), *_assets(), *(_folder(assets) if assets else ()), *_own(assets),
+            *_published(), *_tools()]
 
 
 def _python() -> Iterator[Row]:
@@ -116,14 +117,31 @@ def _folder(folder: Path) -> Iterator[Row]:
     section = f"assets in {folder}"
     found = {asset["name"]: asset for asset in list_assets(folder)}
     for name in (*NEEDED, *(name for name in found if name not in NEEDED)):
-        if name not in found:
-            yield Row(section, name, "not here: the packaged one is used", None)
-        elif found[name]["ok"]:
-            kind = found[name].get("architecture", found[name]["kind"])
-            yield Row(section, name, f"{kind}, sha256 {found[name]['sha256'][:12]}")
-        else:
-            yield Row(section, name, f"{found[name]['file']} is missing or not the file recorded", False,
-                      f"make it again: {found[name].get('command', 'latentprint convert --help')}")
+        yield (_asset(section, found[name]) if name in found
+               else Row(section, name, "not here: the packaged one is used", None))
+
+
+def _asset(section: str, asset: Mapping[str, Any]) -> Row:
+    if not asset["ok"]:
+        return Row(section, asset["name"], f"{asset['file']} is missing or not the file recorded", False,
+                   f"make it again: {asset.get('command', 'latentprint convert --help')}")
+    source = f", from {asset['source']}" if "source" in asset else ""
+    kind = asset.get("architecture", asset["kind"])
+    return Row(section, asset["name"], f"{kind}, sha256 {asset['sha256'][:12]} as recorded{source}")
+
+
+def _own(folder: Path | None) -> Iterator[Row]:
+    """The user's folder of assets, and which of the published networks of real faces are nowhere."""
+    from latentprint.models.assets import has_asset, list_assets, user_assets
+    from latentprint.models.published import PUBLISHED, how_to_get
+
+    own = user_assets()
+    section = f"your assets in {own}"
+    for asset in () if own is None else list_assets(own):
+        yield _asset(section, asset)
+    for name in PUBLISHED:
+        if not has_asset(name, folder):
+            yield Row("real faces", name, "not converted", None, how_to_get(name) or "")
 
 
 def _published() -> Iterator[Row]:

@@ -1,7 +1,8 @@
 """Small pretrained networks that ship with the package, and the record of how each was made.
 
 ``assets.json`` holds, for each asset: file, SHA-256, kind, the command, configuration and seed that made it and the
-metrics it reached. ``latentprint pretrain`` remakes any of them into a folder of the same form.
+metrics it reached. ``latentprint pretrain`` remakes any of them into a folder of the same form, and ``latentprint
+convert`` makes such a folder of what others publish.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -20,6 +23,7 @@ from torch import nn
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
 from latentprint.models.checkpoints import fill, load_state
+from latentprint.models.published import how_to_get
 
 PACKAGED = Path(__file__).parent.parent / "assets"
 INDEX = "assets.json"
@@ -41,6 +45,25 @@ BUILDERS = {
 }
 
 
+def user_assets() -> Path | None:
+    """The user's own folder of assets, which need not be there: ``$LATENTPRINT_ASSETS``, or ``assets`` where the system
+    keeps a program's data; None when the variable is empty."""
+    chosen = os.environ.get("LATENTPRINT_ASSETS")
+    if chosen is None:
+        return Path(platformdirs.user_data_dir("latentprint", appauthor=False)) / "assets"
+    return Path(chosen).expanduser() if chosen else None
+
+
+def asset_folders(folder: Path | None = None) -> list[Path]:
+    """Where assets are looked for, in this order: the folder given, the packaged ones, the user's own."""
+    return [place for place in (folder, PACKAGED, user_assets()) if place is not None]
+
+
+def has_asset(name: str, folder: Path | None = None) -> bool:
+    """Whether `find_asset` would find it."""
+    return any(name in read_index(place) for place in asset_folders(folder))
+
+
 def read_index(folder: Path = PACKAGED) -> dict[str, dict[str, Any]]:
     """Asset name -> record; empty when the folder has none."""
     path = folder / INDEX
@@ -57,17 +80,19 @@ def find_asset(name: str, folder: Path | None = None) -> tuple[Path, dict[str, A
     """Where an asset's file is, and its record.
 
     Args:
-        name: e.g. ``codec``, ``teacher``, ``judge``, ``attributes``, ``prior``.
-        folder: where to look first (what ``latentprint pretrain`` wrote); the packaged assets are the fallback.
+        name: e.g. ``codec``, ``teacher``, ``judge``, ``attributes``, ``prior``; ``dlib``, ``faceres``.
+        folder: where to look first (what ``latentprint pretrain`` wrote), before those of `asset_folders`.
 
     Raises:
         UserError: it is not there, or the folder does not exist.
     """
     if folder is not None and not folder.is_dir():
         raise UserError(f"assets: {folder} is not a folder; expected one that 'latentprint pretrain' wrote")
-    for place in (folder, PACKAGED):
-        if place is not None and name in (index := read_index(place)):
+    for place in asset_folders(folder):
+        if name in (index := read_index(place)):
             return place / index[name]["file"], index[name]
+    if (command := how_to_get(name)) is not None:
+        raise UserError(f"asset {name!r} is published elsewhere and not converted yet; type: {command}")
     raise UserError(f"asset {name!r} is not among the packaged assets; make it with 'latentprint pretrain'")
 
 
@@ -80,7 +105,8 @@ def load_asset(name: str, folder: Path | None = None) -> nn.Module:
     path, record = find_asset(name, folder)
     if not path.is_file() or file_hash(path) != record["sha256"]:
         raise UserError(f"asset {name}: {path} is missing or is not the file recorded in {INDEX}; "
-                        "remake it with 'latentprint pretrain' or reinstall the package")
+                        f"make it again with '{record.get('command', 'latentprint pretrain')}' or reinstall the "
+                        "package")
     module = builder_of(record["kind"])(record)
     fill(module, load_state(path), f"asset {name}: {path} does not fit its record")
     return module.eval().requires_grad_(False)
@@ -94,12 +120,17 @@ def builder_of(kind: str) -> Callable[[Mapping[str, Any]], nn.Module]:
 
 
 def save_asset(folder: Path, name: str, module: nn.Module, record: Mapping[str, Any], half: bool = True) -> Path:
-    """Write ``name.safetensors``, with ``half`` in half precision, and its record into ``folder``'s index."""
+    """Write ``name.safetensors``, with ``half`` in half precision, and its record into ``folder``'s index.
+
+    Each file is written beside its place and moved there, so that no half-written one is ever found.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
     weights = {key: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
                for key, value in module.state_dict().items()}
-    save_file(weights, path)
+    fresh = path.with_name(path.name + ".new")
+    save_file(weights, fresh)
+    fresh.replace(path)
     index = read_index(folder)
     index[name] = {"file": path.name, "sha256": file_hash(path), "bytes": path.stat().st_size, **record}
     write_text(folder / INDEX, json.dumps(dict(sorted(index.items())), indent=1) + "\n")

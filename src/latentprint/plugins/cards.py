@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from latentprint.models.published import FACE_API, HUMAN, MODELS, Package
+
 
 class Card(NamedTuple):
     """A file or set of files of another publisher."""
@@ -15,7 +17,21 @@ class Card(NamedTuple):
     command: str
 
 
+def _faces(package: Package, files: str, terms: str) -> Card:
+    return Card(", ".join(package.assets), files, f"{package.registry}, {package.name} {package.version}",
+                f"{package.licence}; {terms}", f"{package.get}; {package.convert}")
+
+
 CARDS = (
+    _faces(FACE_API, "model/face_{recognition,landmark_68,expression}_model.bin and their -weights_manifest.json",
+           "the recogniser is dlib's, in bytes, trained on FaceScrub, VGG-Face and web images; the others on faces "
+           "that are not named; training sets have terms of their own"),
+    _faces(HUMAN, "models/faceres and blazeface, .json and .bin",
+           "faceres is converted from av-savchenko/HSE_FaceRec_tf, trained on VGGFace2 and IMDB faces; training sets "
+           "have terms of their own"),
+    _faces(MODELS, "dlib_face_recognition_resnet_model_v1.dat",
+           "dlib's recogniser in full precision, by Davis King, public domain; training sets have terms of their own; "
+           "the package's 68-landmark file must not be used commercially and is not read"),
     Card("REFace", "last.ckpt", "huggingface.co/Sanoojan/REFace", "weights CC BY-NC 4.0",
          "latentprint convert reface last.ckpt --out assets-reface"),
     Card("Stable Diffusion", "unet/, vae/, scheduler/", "huggingface.co, any diffusers folder of version 1 or 2",

@@ -13,11 +13,12 @@ from latentprint.checks import nan_weights
 from latentprint.engine.device import lay_out
 from latentprint.engine.loop import say
 from latentprint.errors import UserError, useful_line
-from latentprint.models.assets import PACKAGED, find_asset, load_asset, read_index
+from latentprint.models.assets import find_asset, has_asset, load_asset
 from latentprint.models.foreign import Form, adapted
 from latentprint.models.loading import load_network
 from latentprint.models.outside import OutsideNetwork
 from latentprint.models.preprocess import Preprocess
+from latentprint.models.published import how_to_get
 from latentprint.template.presets import RecogniserConfig
 
 #: Two different noise images whose embeddings are this alike: the recogniser does not look at its input.
@@ -99,8 +100,9 @@ def gives_gradients(recogniser: Embedder, images: Tensor) -> bool:
 
 
 def _known(name: str, assets: Path | None, setting: str) -> str:
-    there = {*read_index(PACKAGED), *(read_index(assets) if assets is not None else ())}
-    if name not in there:
+    if not has_asset(name, assets):
+        if (command := how_to_get(name)) is not None:
+            raise UserError(f"{setting}.model: '{name}' is published elsewhere and not converted yet; type: {command}")
         raise UserError(f"{setting}.model: no recogniser '{name}'; expected an asset, FILE.py:NAME, "
                         "PACKAGE.MODULE:NAME, or a TorchScript, .pt2 or .onnx file")
     return name

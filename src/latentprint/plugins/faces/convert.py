@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from latentprint.errors import UserError
-from latentprint.models.assets import save_asset
+from latentprint.models.assets import read_index, save_asset
 from latentprint.models.checkpoints import fill
+from latentprint.models.published import FACE_API, HUMAN, MODELS, PUBLISHED, Package
 from latentprint.plugins.faces import detector, dlib, faceres, trunk
 from latentprint.plugins.faces.build import build
+from latentprint.plugins.faces.card import facts
 from latentprint.plugins.faces.tensors import Weights, read_manifest
 
-FACE_API = "@vladmandic/face-api 1.7.15 (npm), MIT"
-HUMAN = "@vladmandic/human 3.3.6 (npm), MIT"
-MODELS = "face-recognition-models 0.3.0 (PyPI), CC0 1.0"
+#: The largest file wanted has 22 MB; what claims to be far larger is none of them.
+LARGEST = 2**26
 
 
 class Source(NamedTuple):
@@ -30,7 +33,7 @@ class Source(NamedTuple):
 
     asset: str
     kind: str
-    package: str
+    package: Package
     files: tuple[tuple[str, str], ...]
     read: Callable[[Sequence[bytes], str], dict[str, Tensor]]
     terms: str
@@ -81,45 +84,56 @@ _INSIDE = {"face-recogniser", "face-landmarks", "face-expression"}
 def convert_faces(paths: Sequence[Path], out: Path, checked: bool = True) -> list[Path]:
     """Write every network whose files are found into the folder ``out``; returns the assets' files.
 
+    Nothing is written before all files have been read and every network has taken its weights.
+
     Args:
         paths: tarballs of the packages, as ``npm pack`` and ``pip download`` write them, or folders with them unpacked.
         checked: refuse files with another SHA-256 than the published ones.
 
     Raises:
-        UserError: a path is neither, nothing is found, or a file is another than was published.
+        UserError: a path is neither, nothing is found, a file is another than was published, or ``out`` cannot be
+            written.
     """
-    wanted = {name for source in SOURCES for name, _ in source.files}
-    found: dict[str, bytes] = {}
-    for path in paths:
-        for name, data in _files(path, wanted):
-            found.setdefault(name, data)
-    written: dict[str, Path] = {}
-    for source in SOURCES:
-        if source.asset not in written and all(name in found for name, _ in source.files):
-            files = [found[name] for name, _ in source.files]
-            if checked:
-                for (name, expected), data in zip(source.files, files, strict=True):
-                    if hashlib.sha256(data).hexdigest() != expected:
-                        raise UserError(f"{name} is not the file of {source.package}: its SHA-256 differs from the "
-                                        "published one; get the package again")
-            written[source.asset] = _write(source, files, out)
-    if not written:
-        raise UserError(f"{', '.join(map(str, paths))}: none of the files {', '.join(sorted(wanted))} is there; "
+    published = {name: sha256 for source in SOURCES for name, sha256 in source.files}
+    found = _collected(paths, published)
+    made = []
+    for source in _chosen(found):
+        files = [found[name] for name, _ in source.files]
+        if checked:
+            for (name, expected), data in zip(source.files, files, strict=True):
+                if hashlib.sha256(data).hexdigest() != expected:
+                    raise UserError(f"{name} is not the file of {source.package}: its SHA-256 differs from the "
+                                    f"published one; get the package again: {source.package.get}")
+        made.append((source, *_network(source, files)))
+    if not made:
+        raise UserError(f"{', '.join(map(str, paths))}: none of the files {', '.join(sorted(published))} is there; "
                         "'latentprint doctor' says which packages have them")
-    return list(written.values())
+    try:
+        return [save_asset(out, source.asset, module, record, half=False) for source, module, record in made]
+    except OSError as error:
+        raise UserError(f"assets cannot be written to {out}: {error.strerror or error}") from None
 
 
-def missing(written: Iterable[Path]) -> list[str]:
-    """Assets that the packages given did not hold."""
-    there = {path.stem for path in written}
-    return sorted({source.asset for source in SOURCES} - there)
+def missing(folder: Path) -> list[str]:
+    """Published assets that a folder does not have."""
+    there = read_index(folder)
+    return [name for name in PUBLISHED if name not in there]
 
 
-def _write(source: Source, files: Sequence[bytes], out: Path) -> Path:
+def _chosen(found: Mapping[str, bytes]) -> Iterator[Source]:
+    """Of each asset the first source all of whose files are there."""
+    taken = set()
+    for source in SOURCES:
+        if source.asset not in taken and all(name in found for name, _ in source.files):
+            taken.add(source.asset)
+            yield source
+
+
+def _network(source: Source, files: Sequence[bytes]) -> tuple[nn.Module, dict[str, object]]:
     name = source.files[-1][0]
-    record = {"kind": source.kind, "architecture": source.asset, "source": source.package, "terms": source.terms,
-              "command": "latentprint convert faces", "metrics": {},
-              "published": dict(source.files)}
+    record = {"kind": source.kind, "architecture": source.asset, "source": str(source.package), "terms": source.terms,
+              "command": f"latentprint convert faces {source.package.archive}", "metrics": {},
+              "published": dict(source.files), **facts(source.asset)}
     module = build(record)
     inner = module.network if source.kind in _INSIDE else module
     assert isinstance(inner, nn.Module)
@@ -128,25 +142,39 @@ def _write(source: Source, files: Sequence[bytes], out: Path) -> Path:
     except KeyError as error:
         raise UserError(f"{name}: has no tensor {error}; it is another network than that of {source.package}") from None
     fill(inner, state, f"{name} is not {source.asset}")
-    return save_asset(out, source.asset, module, record, half=False)
+    return module, record
 
 
-def _files(path: Path, wanted: set[str]) -> list[tuple[str, bytes]]:
+def _collected(paths: Sequence[Path], published: Mapping[str, str]) -> dict[str, bytes]:
+    """Wanted files by name; of several of one name the first that is the published one, else the first."""
+    found: dict[str, bytes] = {}
+    for path in paths:
+        for name, data in _files(path, published):
+            if name not in found or hashlib.sha256(found[name]).hexdigest() != published[name]:
+                right = hashlib.sha256(data).hexdigest() == published[name]
+                found[name] = data if right else found.get(name, data)
+    return found
+
+
+def _files(path: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
     """Wanted files of a folder or of a tarball, where members are read by name and never unpacked."""
-    if path.is_dir():
-        return [(file.name, file.read_bytes()) for file in sorted(path.rglob("*")) if file.name in wanted
-                and file.is_file()]
-    if not path.is_file():
+    names = set(wanted)
+    if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     try:
+        if path.is_dir():
+            files = (file for file in sorted(path.rglob("*")) if file.name in names and file.is_file())
+            return [(file.name, file.read_bytes()) for file in files if file.stat().st_size <= LARGEST]
         with tarfile.open(path) as archive:
-            found = []
-            for member in archive:
-                if member.isfile() and (name := Path(member.name).name) in wanted:
-                    stream = archive.extractfile(member)
-                    assert stream is not None  # it is a file
-                    found.append((name, stream.read()))
-            return found
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a tarball ({error}); give what 'npm pack' or 'pip download' wrote, or a folder"
-                        ) from None
+            return [(Path(member.name).name, _member(archive, member)) for member in archive
+                    if member.isfile() and Path(member.name).name in names and member.size <= LARGEST]
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        kind = "cannot be read" if path.is_dir() else "not a tarball, or a damaged one"
+        raise UserError(f"{path}: {kind} ({error}); give what 'npm pack' or 'pip download' wrote, or a folder with it "
+                        "unpacked") from None
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    assert stream is not None  # it is a file
+    return stream.read()
