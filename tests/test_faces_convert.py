@@ -161,9 +161,9 @@ def test_the_command_writes_to_the_users_folder_and_says_what_is_missing(
     assert code == 0, err
     assert f"landmarks: {own / 'landmarks.safetensors'}, 1 MiB, from @vladmandic/face-api 1.7.15 (npm), MIT" in out
     assert "missing: faceres; to have it, type: npm pack @vladmandic/human@3.3.6; latentprint convert faces" in out
-    assert "missing: landmarks" not in out and "--set assets=" not in out
+    assert "missing: landmarks" not in out and "use: " not in out  # no recogniser
     code, out, err = run_cli(capsys, "convert", "faces", str(path), "--out", str(tmp_path / "there"))
-    assert code == 0 and f"--set assets={tmp_path / 'there'}" in out
+    assert code == 0 and str(tmp_path / "there" / "landmarks.safetensors") in out
     assert read_index(own) == read_index(tmp_path / "there")  # the same files give the same assets
     rows = {row.name: row for row in doctor.examine() if row.section in (f"your assets in {own}", "real faces")}
     assert rows["landmarks"].ok is True and "from @vladmandic/face-api 1.7.15" in rows["landmarks"].found

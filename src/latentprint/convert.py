@@ -96,8 +96,9 @@ def faces(
         typer.echo(f"{path.stem}: {path}, {path.stat().st_size / 2**20:.0f} MiB, from {index[path.stem]['source']}")
     for asset in missing(folder):
         typer.echo(f"missing: {asset}; to have it, type: {how_to_get(asset)}")
-    typer.echo("use: by name in every audit, such as --set judge=dlib or --set recogniser.model=faceres"
-               + ("" if out is None else f", with --set assets={out}"))
+    if recognisers := [name for name, record in index.items() if record["kind"] == "face-recogniser"]:
+        typer.echo(f"use: by name in every audit, such as --set judge={recognisers[0]} or --set "
+                   f"recogniser.model={recognisers[-1]}" + ("" if out is None else f", with --set assets={out}"))
 
 
 def add_align(parent: typer.Typer) -> None:

@@ -23,10 +23,10 @@ def _faces(package: Package, files: str, terms: str) -> Card:
 
 
 CARDS = (
-    _faces(FACE_API, "model/face_{recognition,landmark_68,expression}_model.bin and their -weights_manifest.json",
+    _faces(FACE_API, "face_recognition, face_landmark_68 and face_expression in its folder model",
            "the recogniser is dlib's, in bytes, trained on FaceScrub, VGG-Face and web images; the others on faces "
            "that are not named; training sets have terms of their own"),
-    _faces(HUMAN, "models/faceres and blazeface, .json and .bin",
+    _faces(HUMAN, "faceres and blazeface in its folder models",
            "faceres is converted from av-savchenko/HSE_FaceRec_tf, trained on VGGFace2 and IMDB faces; training sets "
            "have terms of their own"),
     _faces(MODELS, "dlib_face_recognition_resnet_model_v1.dat",
