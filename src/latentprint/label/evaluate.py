@@ -29,7 +29,7 @@ from latentprint.metrics.classification import confidence, topk_hits
 from latentprint.metrics.distribution import Frechet, frechet_distance
 from latentprint.metrics.features import diversity, nearest_distance
 from latentprint.metrics.perceptual import EmbeddedDistance
-from latentprint.models.attributes import AttributeNetwork, in_batches
+from latentprint.models.attributes import AttributeReader, in_batches
 from latentprint.models.recognisers import embed
 from latentprint.stats import Arm, bootstrap_by_identity, difference_interval, rate_interval, rate_leak_interval
 from latentprint.types import Reconstruction
@@ -42,7 +42,6 @@ HEADLINE = "identity_match_rate"
 RATES = (HEADLINE, "top1", "top5", "mean_confidence")
 #: Principal axes of the attribute network's features in which Frechet distances are taken: 64 pictures suffice.
 AXES = 32
-EXTRACTOR = f"attribute network, pooled, {AXES} axes"
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,14 @@ class Bench:
     evaluators: Sequence[Classifier]
     judge: Recogniser
     teacher: Recogniser
-    features: AttributeNetwork
+    features: AttributeReader
     resamples: int
     seed: int
+
+    @property
+    def extractor(self) -> str:
+        """What Fréchet distances are taken in."""
+        return f"{self.features.name}, pooled, {AXES} axes"
 
     @cached_property
     def galleries(self) -> list[Tensor]:
@@ -64,7 +68,7 @@ class Bench:
 
     @cached_property
     def reference(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Private training photos ``(N, AXES)``, public ones ``(M, AXES)``, and the axes ``(128, AXES)`` of both."""
+        """Private training photos ``(N, AXES)``, public ones ``(M, AXES)``, and the axes ``(D, AXES)`` of both."""
         private, public = (in_batches(self.features, images, "pooled")
                            for images in (self.data.private_train.images, self.data.public.images))
         real = torch.cat([private, public])
@@ -190,7 +194,7 @@ def protocol(bench: Bench, images: int, selected: float) -> dict[str, Any]:
         "judge_weights": checks.weights_hash(bench.judge.network)[:12],
         "teacher_weights": checks.weights_hash(bench.teacher.network)[:12],
         "evaluators": [e.architecture for e in bench.evaluators],
-        "frechet_extractor": EXTRACTOR,
+        "frechet_extractor": bench.extractor,
         "interval": f"95% over identities, {bench.resamples} resamples: Gaffke's of rates, bootstrap of others",
         "public": bench.data.public.source,
         "private": bench.data.private_train.source,
@@ -289,7 +293,7 @@ def _frechet(bench: Bench, images: Tensor) -> dict[str, Any]:
     pictures = in_batches(bench.features, _bytes(_sample(images, n, bench.seed)), "pooled") @ axes
 
     def distance(real: Tensor) -> Frechet:
-        return frechet_distance(pictures, _sample(real, n, bench.seed), EXTRACTOR)
+        return frechet_distance(pictures, _sample(real, n, bench.seed), bench.extractor)
 
     result, known = distance(private), distance(public).value if len(public) >= n else None
     gap = None if result.value is None or known is None else result.value - known

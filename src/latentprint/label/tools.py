@@ -13,7 +13,7 @@ from latentprint.diffusion.prior import SwapPrior
 from latentprint.diffusion.scene import Scenes
 from latentprint.diffusion.swap import Swapper
 from latentprint.label.teachers import Gate, Teachers, together
-from latentprint.models.attributes import AttributeNetwork, in_batches
+from latentprint.models.attributes import AttributeReader, in_batches
 from latentprint.models.recognisers import embed
 
 #: Principal axes of the attribute network's features that Frechet distances of a look use: few pictures suffice.
@@ -27,7 +27,7 @@ class Tools:
     Attributes:
         public: photos with holes. scenes: the same, encoded. embeddings: ``(N, 512)`` of the teacher.
         teachers: all the recognisers that judge pictures while the attack trains; the first is the teacher.
-        features: ``(N, 128)`` of the Frechet extractor. axes: ``(128, LOOK_AXES)`` its principal axes.
+        features: ``(N, D)`` of the Frechet extractor. axes: ``(D, LOOK_AXES)`` its principal axes.
     """
 
     swapper: Swapper
@@ -44,9 +44,9 @@ class Tools:
         return next(self.teacher.parameters()).device
 
     @property
-    def attributes(self) -> AttributeNetwork:
+    def attributes(self) -> AttributeReader:
         network = self.swapper.attributes
-        assert isinstance(network, AttributeNetwork)
+        assert isinstance(network, AttributeReader)
         return network
 
     def with_prior(self, prior: SwapPrior) -> Tools:

@@ -20,7 +20,7 @@ from latentprint.errors import UserError
 from latentprint.losses.perceptual import feature_distance
 from latentprint.metrics.image import mse
 from latentprint.models.assets import file_hash, load_asset
-from latentprint.models.attributes import AttributeNetwork
+from latentprint.models.attributes import AttributeReader
 from latentprint.models.checkpoints import load_state
 
 Backbone = Literal["alex", "vgg", "squeeze"]
@@ -91,10 +91,10 @@ class LPIPS(PerceptualMetric):
 
 
 class EmbeddedDistance(PerceptualMetric):
-    """The formula of LPIPS on the shipped attribute network, at 64 pixels: see `latentprint.losses.perceptual`."""
+    """The formula of LPIPS on the asset ``attributes``, at 64 pixels: see `latentprint.losses.perceptual`."""
 
-    def __init__(self, network: AttributeNetwork) -> None:
-        super().__init__("perceptual distance (attribute network)")
+    def __init__(self, network: AttributeReader) -> None:
+        super().__init__(f"perceptual distance ({network.name})")
         self.network = network
 
     def distance(self, images: Tensor, references: Tensor) -> Tensor:
@@ -122,6 +122,6 @@ def perceptual_metric(weights: Path | None, backbone: Backbone = "alex",
         metric = LPIPS(weights, backbone)
     else:
         network = load_asset("attributes", assets)
-        assert isinstance(network, AttributeNetwork)  # what the builder of that kind makes
+        assert isinstance(network, AttributeReader)  # what the builder of that kind makes
         metric = EmbeddedDistance(network)
     return metric.eval().requires_grad_(False)

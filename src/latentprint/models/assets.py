@@ -41,6 +41,7 @@ BUILDERS = {
     "face-recogniser": "latentprint.plugins.faces.build:build",
     "face-landmarks": "latentprint.plugins.faces.build:build",
     "face-expression": "latentprint.plugins.faces.build:build",
+    "face-attributes": "latentprint.plugins.faces.attributes:build",
     "face-detector": "latentprint.plugins.faces.build:build",
 }
 

@@ -1,13 +1,15 @@
-"""The attribute network: pose, expression and light of a face, differentiable.
+"""Networks of attributes: pose, expression and light of a face, differentiable.
 
-Its trunk doubles as the embedded perceptual network (three depths) and as the extractor of Frechet distances, both
-of which the reports name as such.
+Their trunks double as the embedded perceptual network (three depths) and as the extractor of Frechet distances, both
+of which the reports name as such. `AttributeNetwork` learned either from rendered faces, where attributes are known,
+or on photos what `latentprint.plugins.faces.attributes` measures in them; the latter can stand in its place.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +24,39 @@ GROUP_COLUMNS = {group: tuple(ATTRIBUTE_NAMES.index(n) for n in names) for group
 FEATURE_DIM = 128
 #: Of the pictures that it was trained on.
 SIDE = 64
+Domain = Literal["procedural", "real"]
+#: Attributes whose sign a mirrored picture changes.
+SIDED = ("yaw", "roll", "light_x")
 
 
-class AttributeNetwork(nn.Module):
-    """x ``(B, 3, H, W)`` in [0, 1] -> ``(B, 10)``, in the order of ``ATTRIBUTE_NAMES``, each about [-1, 1]."""
+class AttributeReader(nn.Module, ABC):
+    """x ``(B, 3, H, W)`` in [0, 1] -> ``(B, 10)``, in the order of ``ATTRIBUTE_NAMES``, each about [-1, 1].
 
-    def __init__(self) -> None:
+    Attributes:
+        name: what reports call the network whose features distances are taken in.
+    """
+
+    name: str
+
+    @abstractmethod
+    def depths(self, x: Tensor) -> list[Tensor]:
+        """Feature maps at three depths, coarse last."""
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """``(B, D)`` features of the deepest map, averaged over space: the extractor of Frechet distances."""
+        return self.depths(x)[-1].mean((2, 3))
+
+
+class AttributeNetwork(AttributeReader):
+    """x ``(B, 3, H, W)`` in [0, 1] -> ``(B, 10)``; ``pooled`` has `FEATURE_DIM` features.
+
+    Args:
+        domain: of the faces that it learned from.
+    """
+
+    def __init__(self, domain: Domain = "procedural") -> None:
         super().__init__()
+        self.name = "attribute network" if domain == "procedural" else "attribute network of real faces"
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32),
                                   nn.PReLU(32))
         self.stages = nn.ModuleList([ResidualPReLU(32, 32, 2), ResidualPReLU(32, 64, 2), ResidualPReLU(64, 128, 2)])
@@ -45,10 +73,6 @@ class AttributeNetwork(nn.Module):
             h = stage(h)
             maps.append(h)
         return maps
-
-    def pooled(self, x: Tensor) -> Tensor:
-        """``(B, 128)`` features of the deepest map, averaged over space: the extractor of Frechet distances."""
-        return self.depths(x)[-1].mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] < SIDE:
@@ -67,4 +91,10 @@ def in_batches(function: nn.Module, images: Tensor, method: str = "forward", bat
 
 def build(record: Mapping[str, Any]) -> AttributeNetwork:
     """The network that an asset's record describes."""
-    return AttributeNetwork()
+    return AttributeNetwork(record.get("domain", "procedural"))
+
+
+def mirrored(attributes: Tensor) -> Tensor:
+    """Attributes ``(B, 10)`` of the mirrored pictures."""
+    signs = [-1.0 if name in SIDED else 1.0 for name in ATTRIBUTE_NAMES]
+    return attributes * attributes.new_tensor(signs)

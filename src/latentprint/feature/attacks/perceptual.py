@@ -17,7 +17,7 @@ from latentprint.feature.attacks.decoder import DecoderAttack, ImageLoss
 from latentprint.feature.victim import SplitVictim
 from latentprint.losses.perceptual import feature_distance
 from latentprint.models.assets import load_asset
-from latentprint.models.attributes import AttributeNetwork
+from latentprint.models.attributes import AttributeReader
 
 #: A network that halves images so often needs them this large.
 MIN_SIZE = 16
@@ -81,5 +81,5 @@ class PerceptualAttack(DecoderAttack):
         if self.extractor_name == "random":
             return RandomFeatures(self.harness.seed).to(device)
         network = load_asset("attributes", self.harness.assets).to(device)
-        assert isinstance(network, AttributeNetwork)
+        assert isinstance(network, AttributeReader)
         return network.depths
