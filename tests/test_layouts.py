@@ -173,7 +173,6 @@ def test_pairs_are_judged_by_the_threshold_of_the_other_folds() -> None:
 
 def test_alignment_puts_the_five_points_in_place(tmp_path: Path) -> None:
     """A dot at each point of a turned and shifted face ends where recognisers look for it."""
-    pytest.importorskip("cv2")
     angle, scale = 0.3, 1.7
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = (align.ARCFACE @ turn.T + np.array([60.0, 20.0])).astype(np.float32)
@@ -184,7 +183,7 @@ def test_alignment_puts_the_five_points_in_place(tmp_path: Path) -> None:
     Image.fromarray(picture).save(tmp_path / "in" / "ann" / "1.png")
     grey(tmp_path / "in" / "bob" / "1.png", 0)
     found, without = align.align_folder(tmp_path / "in", tmp_path / "out",
-                                        lambda pixels: points if pixels.max() else None, 112)
+                                        lambda pixels: points if pixels.max() else None, 112, "arcface")
     assert found == 1 and [path.parent.name for path in without] == ["bob"]
     made = np.asarray(Image.open(tmp_path / "out" / "ann" / "1.png"))
     for x, y in align.ARCFACE.round().astype(int):

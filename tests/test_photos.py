@@ -286,7 +286,6 @@ def test_deep_photos_of_a_dataset_on_disk(tmp_path: Path) -> None:
 
 
 def test_aligned_copies_of_photos_that_differ_in_the_ending_alone(tmp_path: Path) -> None:
-    pytest.importorskip("cv2")
     grey = pixels(3, 40, 40)
     grey[0, 0] = 255
     photo(tmp_path / "in" / "1.png", size=40)
@@ -297,7 +296,7 @@ def test_aligned_copies_of_photos_that_differ_in_the_ending_alone(tmp_path: Path
         seen.append(shown)
         return align.places(40, "arcface")
 
-    assert align.align_folder(tmp_path / "in", tmp_path / "out", detect, 40) == (2, [])
+    assert align.align_folder(tmp_path / "in", tmp_path / "out", detect, 40, "arcface") == (2, [])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "1.tif.png"]
     assert np.array_equal(seen[1][..., 0], grey)
 

@@ -104,21 +104,31 @@ def faces(
 def add_align(parent: typer.Typer) -> None:
     """Register ``align`` beside the group."""
 
-    @parent.command(epilog="`latentprint align photos --detector face_detection_yunet_2023mar.onnx --out aligned`")
+    @parent.command(epilog="`latentprint align photos --out aligned`")
     def align(
         folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Photos, in any subfolders.")],
-        detector: Annotated[Path, typer.Option(metavar="FILE", help="OpenCV's YuNet, an .onnx file of its model zoo.")],
         out: Annotated[Path, typer.Option(metavar="DIR", help="Where aligned copies go, in the same subfolders.")],
         size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels a side.")] = 112,
-        framing: Annotated[Literal["arcface", "ffhq"], typer.Option(help=(
-            "arcface: the face alone, for recognisers; ffhq: head and shoulders."))] = "arcface",
+        framing: Annotated[Literal["dlib", "arcface", "ffhq"], typer.Option(help=(
+            "dlib: hair and chin within the picture, for dlib, faceres and priors; arcface: the face alone, for "
+            "recognisers of that family; ffhq: head and shoulders."))] = "dlib",
+        zoom: Annotated[float | None, typer.Option(min=0.5, max=4.0, help=(
+            "Of framing dlib: sides of dlib's own chip that a picture spans, 1.3 by default."))] = None,
+        assets: Annotated[Path | None, typer.Option(metavar="DIR", help=(
+            "A folder with the networks detector and landmarks, which `latentprint convert faces` writes."))] = None,
+        detector: Annotated[Path | None, typer.Option(metavar="FILE", help=(
+            "OpenCV's YuNet in place of these networks, an .onnx file of its model zoo."))] = None,
     ) -> None:
         """Align faces to five points, as recognisers expect them."""
-        from latentprint.data.align import align_folder, yunet
+        from latentprint.data.align import ZOOM, align_folder, yunet
         from latentprint.data.listing import Passed
+        from latentprint.plugins.faces.find import face_finder
 
+        if zoom is not None and framing != "dlib":
+            raise UserError(f"--zoom is for --framing dlib; {framing} has its own")
+        detect = face_finder(assets) if detector is None else yunet(detector)
         passed = Passed()
-        written, without = align_folder(folder, out, yunet(detector), size, framing, passed)
+        written, without = align_folder(folder, out, detect, size, framing, passed, ZOOM if zoom is None else zoom)
         missed = f", no face found in {len(without)}, the first {without[0]}" if without else ""
         typer.echo(f"{out}: {written} aligned{missed}{f'; {passed}' if str(passed) else ''}")
 

@@ -23,7 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentprint.data.warp import mapped, resample, similarity
 from latentprint.errors import UserError
+
+__all__ = ["Each", "Found", "Framing", "FramingName", "Given", "OneForAll", "Position", "expected_points",
+           "find_points", "locate", "look", "look_at_all", "mapped", "resample", "similarity"]
 
 FramingName = Literal["auto", "each", "given"]
 #: Of 68 landmarks: outer and inner corner of the eye on the left, inner and outer of the right one, base of the nose.
@@ -34,81 +38,21 @@ CHIP = ((0.233, 0.294), (0.370, 0.303), (0.594, 0.305), (0.732, 0.302), (0.482, 
 #: than the landmark network knows; on good photos 0.008 in the median, at most 0.023 in 99 of 100.
 MOST_RESIDUAL = 0.04
 #: A mean distance of the points between two looks above which there is none either: on good photos 0.01 in the median,
-#: at most 0.085 in 99 of 100. A quarter of noise pictures pass the residual, 2% pass both.
+#: at most 0.085 in 99 of 100. A quarter of noise pictures pass the residual; of noise, blurs and CIFAR-10 4 to 9% pass
+#: both.
 MOST_MOVED = 0.1
 #: Below this side landmarks miss by as much as recognisers tolerate.
 LEAST_SIDE = 32
-#: Photos that ``auto`` looks at, and the share of them that must show a face.
-LOOKED_AT, LEAST_FOUND = 200, 0.5
+#: Photos that ``auto`` looks at, the share of them that must show a face, and the share that must at a first look.
+LOOKED_AT, LEAST_FOUND, LEAST_AT_FIRST = 200, 0.5, 0.1
+#: Where a set has its faces is known, the first look is at so many chips' sides about it: landmarks then move half as
+#: far between two looks as from the whole picture.
+START_ZOOM = 1.2
 
 
 def expected_points(zoom: float = 1.0) -> Tensor:
     """Where a chip has the five points, ``(5, 2)``; ``zoom``: its side over that of dlib's chip, about one centre."""
     return (torch.tensor(CHIP) - 0.5) / zoom + 0.5
-
-
-def similarity(points: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-    """The similarity that brings points nearest to where they are expected, in the sense of least squares.
-
-    Args:
-        points: ``(N, K, 2)``. expected: ``(K, 2)``.
-
-    Returns:
-        ``(N, 2, 3)`` from the chip's coordinates back to the picture's, for `resample`; and ``(N,)`` root mean squared
-        distances in units of the chip's side.
-    """
-    source, goal = torch.view_as_complex(points.contiguous()), torch.view_as_complex(expected.to(points).contiguous())
-    middle, aim = source.mean(1, keepdim=True), goal.mean()
-    around = source - middle
-    turn = (around.conj() * (goal - aim)).sum(1) / around.abs().square().sum(1).clamp_min(1e-12)
-    off = turn[:, None] * around + aim - goal
-    back = 1 / torch.where(turn.abs() < 1e-9, torch.ones_like(turn), turn)
-    shift = middle.squeeze(1) - back * aim
-    rows = [torch.stack([back.real, -back.imag, shift.real], 1), torch.stack([back.imag, back.real, shift.imag], 1)]
-    return torch.stack(rows, 1), off.abs().square().mean(1).sqrt()
-
-
-def resample(x: Tensor, matrix: Tensor, side: int) -> Tensor:
-    """Chips ``(B, C, side, side)`` of square pictures ``(B, C, H, H)``; what lies outside repeats the edge.
-
-    A picture with more pixels than its chip is shrunk first, by itself: a chip does not depend on its neighbours.
-
-    Args:
-        matrix: ``(B or 1, 2, 3)`` from the chip's coordinates to the picture's.
-    """
-    matrix = matrix.to(x).expand(len(x), 2, 3)
-    sizes = _shrunk_sides(matrix[:, :, 0].norm(dim=1) * x.shape[-1] / side, x.shape[-1])
-    chips, order = [], []
-    for size in sizes.unique().tolist():
-        index = (sizes == size).nonzero().squeeze(1)
-        own = x if len(index) == len(x) else x[index]
-        if size < x.shape[-1]:
-            own = F.interpolate(own, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        chips.append(_sampled(own, matrix[index], side))
-        order.append(index)
-    return chips[0] if len(chips) == 1 else torch.cat(chips)[torch.cat(order).argsort()]
-
-
-def _shrunk_sides(steps: Tensor, side: int) -> Tensor:
-    """Sides ``(B,)`` at which a chip's pixel is 1 to 1.2 of the picture's; as they are where it is smaller.
-
-    Args:
-        steps: ``(B,)`` pixels of the picture to one of the chip.
-    """
-    shrink = 2 ** ((4 * steps.clamp_min(1).log2()).floor() / 4)  # by few factors, so that pictures share them
-    return (side / shrink).round().clamp_min(1).long()
-
-
-def _sampled(x: Tensor, matrix: Tensor, side: int) -> Tensor:
-    # affine_grid counts from -1 to 1: u' = 2 u - 1.
-    theta = torch.cat([matrix[:, :, :2], matrix.sum(2, keepdim=True) + matrix[:, :, 2:] - 1], 2)
-    grid = F.affine_grid(theta, [len(x), x.shape[1], side, side], align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def mapped(points: Tensor, matrix: Tensor) -> Tensor:
-    """Points ``(N, K, 2)`` of chips in the coordinates of their pictures."""
-    return points @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
 
 
 class Found(NamedTuple):
@@ -141,13 +85,17 @@ def look(landmarks: nn.Module, x: Tensor, start: Tensor | None = None) -> Found:
 
     Args:
         landmarks: pictures to ``(B, 68, 2)``; it resizes them itself, to its attribute ``side`` where it has one.
-        start: ``(B, 2, 3)`` chips to look at first, see `resample`; None: the whole pictures.
+        start: ``(2, 3)`` or ``(B, 2, 3)`` chips to look at first, see `resample`; None: the whole pictures.
     """
     side, five = int(getattr(landmarks, "side", x.shape[-1])), list(POINTS)
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
         goal = expected_points().to(x)
-        first = landmarks(x) if start is None else mapped(landmarks(resample(x, start, side)), start)
+        if start is None:
+            first = landmarks(x)
+        else:
+            start = start.to(x).expand(len(x), 2, 3)
+            first = mapped(landmarks(resample(x, start, side)), start)
         rough = similarity(first[:, five], goal)[0]
         second = mapped(landmarks(resample(x, rough, side)), rough)
         matrix, residual = similarity(second[:, five], goal)
@@ -214,41 +162,6 @@ class OneForAll(Framing):
         return self.matrix[None]
 
 
-class Each(Framing):
-    """Every picture by its own landmarks.
-
-    Args:
-        landmarks: see `look`. It moves with the framing and is no part of its weights, so that a recogniser has the
-            same weights however it is framed.
-        expected: ``(5, 2)``.
-        otherwise: ``(2, 3)`` for pictures in which no face is found.
-    """
-
-    name = "each"
-    expected: Tensor
-    otherwise: Tensor
-    landmarks: nn.Module
-
-    def __init__(self, side: int, expected: Tensor, landmarks: nn.Module, otherwise: Tensor) -> None:
-        super().__init__(side)
-        self.register_buffer("expected", expected.clone(), persistent=False)
-        self.register_buffer("otherwise", otherwise.detach().clone(), persistent=False)
-        object.__setattr__(self, "landmarks", landmarks)
-
-    def matrices(self, x: Tensor) -> Tensor:
-        if x.shape[-1] < LEAST_SIDE:
-            raise UserError(f"framing: each needs pictures of at least {LEAST_SIDE} pixels a side, got {x.shape[-1]}; "
-                            "set framing: auto")
-        found = look(self.landmarks, x.detach())
-        own = similarity(found.five, self.expected)[0]
-        return torch.where(found.seen[:, None, None], own, self.otherwise)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Each:
-        self.landmarks._apply(fn)
-        super()._apply(fn, recurse)
-        return self
-
-
 @dataclass(frozen=True)
 class Position:
     """Where a set has its faces.
@@ -280,9 +193,49 @@ class Position:
         return similarity(self.five[None], expected_points(zoom))[0][0]
 
 
+class Each(Framing):
+    """Every picture by its own landmarks.
+
+    Args:
+        landmarks: see `look`. It moves with the framing and is no part of its weights, so that a recogniser has the
+            same weights however it is framed.
+        position: where the set has its faces: pictures are looked at there first, and those in which no face is found
+            are framed by it.
+        zoom: of the chip, see `expected_points`.
+    """
+
+    name = "each"
+    expected: Tensor
+    start: Tensor
+    otherwise: Tensor
+    landmarks: nn.Module
+
+    def __init__(self, side: int, landmarks: nn.Module, position: Position, zoom: float = 1.0) -> None:
+        super().__init__(side)
+        for name, value in (("expected", expected_points(zoom)), ("start", position.matrix(START_ZOOM)),
+                            ("otherwise", position.matrix(zoom))):
+            self.register_buffer(name, value, persistent=False)
+        object.__setattr__(self, "landmarks", landmarks)
+
+    def matrices(self, x: Tensor) -> Tensor:
+        if x.shape[-1] < LEAST_SIDE:
+            raise UserError(f"framing: each needs pictures of at least {LEAST_SIDE} pixels a side, got {x.shape[-1]}; "
+                            "set framing: auto")
+        found = look(self.landmarks, x.detach(), self.start)
+        own = similarity(found.five, self.expected)[0]
+        return torch.where(found.seen[:, None, None], own, self.otherwise)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Each:
+        self.landmarks._apply(fn)
+        super()._apply(fn, recurse)
+        return self
+
+
 @torch.no_grad()
 def locate(landmarks: nn.Module, images: Tensor, what: str) -> Position:
     """Where a set's photos have the face: mean landmarks over `LOOKED_AT` of them, evenly spread.
+
+    A few that are found in the whole pictures say where to look; all are then looked at there.
 
     Args:
         images: ``(N, 3, H, H)`` uint8. what: names the set in messages.
@@ -292,22 +245,36 @@ def locate(landmarks: nn.Module, images: Tensor, what: str) -> Position:
     """
     chosen = images[torch.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).long()]
     found = look_at_all(landmarks, chosen)
-    share = float(found.seen.float().mean())
-    if share < LEAST_FOUND:
-        raise UserError(f"framing: faces are found in {share:.0%} of {len(chosen)} photos of {what}, at least "
+    if float(found.seen.float().mean()) >= LEAST_AT_FIRST:
+        found = look_at_all(landmarks, chosen, _position(found).matrix(START_ZOOM))
+    position = _position(found)
+    if position.found < LEAST_FOUND:
+        raise UserError(f"framing: faces are found in {position.found:.0%} of {len(chosen)} photos of {what}, at least "
                         f"{LEAST_FOUND:.0%} are needed: give upright photos that the face fills ('latentprint align' "
                         "cuts them so), or set framing: given where they are cut as the recogniser expects")
-    mean = found.points[found.seen].mean(0)
+    return position
+
+
+def _position(found: Found) -> Position:
+    seen = found.seen
+    if not bool(seen.any()):
+        return Position(found.points.mean(0), 1.0, 1.0, len(seen), 0.0)
+    mean = found.points[seen].mean(0)
     matrix, residual = similarity(mean[None, list(POINTS)], expected_points())
-    apart = (found.five[found.seen] - mean[list(POINTS)]).norm(dim=2).mean()
-    return Position(mean, float(residual), float(apart / matrix[0, :, 0].norm()), len(chosen), share)
+    apart = (found.five[seen] - mean[list(POINTS)]).norm(dim=2).mean()
+    return Position(mean, float(residual), float(apart / matrix[0, :, 0].norm()), len(seen),
+                    float(seen.float().mean()))
 
 
-def look_at_all(landmarks: nn.Module, images: Tensor, batch: int = 50) -> Found:
-    """`look` at many pictures ``(N, 3, H, H)``, bytes or in [0, 1], in batches; on the CPU."""
+def look_at_all(landmarks: nn.Module, images: Tensor, start: Tensor | None = None, batch: int = 50) -> Found:
+    """`look` at many pictures ``(N, 3, H, H)``, bytes or in [0, 1], in batches; on the CPU.
+
+    Args:
+        start: ``(2, 3)`` for all of them.
+    """
     device = next(landmarks.parameters(), torch.empty(0)).device
     parts = []
     for part in images.split(batch):
         x = part.to(device).float()
-        parts.append(look(landmarks, x / 255 if part.dtype == torch.uint8 else x))
+        parts.append(look(landmarks, x / 255 if part.dtype == torch.uint8 else x, start))
     return Found(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
