@@ -5,31 +5,20 @@ Networks, images and steps are as small as they go; everything else is the real 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from small import SMALL_FEATURE, SMALL_LABEL, SMALL_TEMPLATE, command, composed, save_small, small_networks
 
 from latentprint.attack import Attack
-from latentprint.cli import main
-from latentprint.diffusion.prior import FaceSwapPrior
 from latentprint.engine.loop import Loop
 from latentprint.engine.run import RunDir
-from latentprint.models import classifiers, recognisers
-from latentprint.models.assets import save_asset
-from latentprint.models.attributes import AttributeNetwork
-from latentprint.models.codec import Codec
 
 
 class Killed(BaseException):
@@ -46,58 +35,11 @@ few = settings(max_examples=FEW, deadline=None, derandomize=True, database=None,
 many = settings(few, max_examples=MANY, derandomize=False)
 
 
-class SmallClassifier(classifiers.Classifier):
-    """A convolution over patches, some more, a hidden layer of 8 and the head."""
-
-    def __init__(self, n_classes: int, more: int) -> None:
-        super().__init__(8, n_classes)
-        inner = [layer for _ in range(more) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())]
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 6, 6), nn.BatchNorm2d(8), nn.ReLU(), *inner, nn.AdaptiveAvgPool2d(2))
-        self.hidden = nn.Linear(32, 8)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.hidden(self.body(x).flatten(1))
-
-
-ARCHITECTURES = {name: partial(SmallClassifier, more=more) for more, name in enumerate(classifiers.ARCHITECTURES)}
-
-
-def small_recogniser(more: int = 0) -> recognisers.Recogniser:
-    """A convolution over patches of 16 pixels, and some more."""
-    inner = [layer for _ in range(more) for layer in (nn.Conv2d(8, 8, 1), nn.ReLU())]
-    return recognisers.Recogniser(nn.Sequential(nn.Conv2d(3, 8, 16, 16), *inner), 8)
-
-
-RECOGNISERS = {"iresnet": small_recogniser, "convnext": partial(small_recogniser, 1)}
-#: What draws for the page alone.
-DRAWING = ("label.audit.draw_figures", "template.audit.draw_figures", "feature.audit.draw_figures",
-           "feature.audit.draw_explanations", "feature.compare.draw_comparison")
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of small untrained assets; named architectures are small and nothing is drawn for the page."""
-    folder = tmp_path_factory.mktemp("assets")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifiers, "ARCHITECTURES", ARCHITECTURES)
-        patch.setattr(recognisers, "RECOGNISERS", RECOGNISERS)
-        patch.setattr("latentprint.models.codec.build", lambda record: Codec(16))
-        for name in DRAWING:
-            patch.setattr(f"latentprint.{name}", lambda *_: [])
-        for name in ("report.html", "label.defend", "feature.compare"):
-            patch.setattr(f"latentprint.{name}.render_run", lambda out: out)
-        patch.setattr("latentprint.template.compare.pareto_plot", lambda *_: False)
-        patch.setattr("latentprint.engine.run.RunDir._tensorboard", lambda run: Mock())
-        patch.setenv("LATENTPRINT_QUIET", "1")
-        torch.manual_seed(0)
-        save_asset(folder, "codec", Codec(16), {"kind": "codec"})
-        save_asset(folder, "attributes", AttributeNetwork(), {"kind": "attributes"})
-        for name, architecture in (("teacher", "iresnet"), ("judge", "convnext")):
-            record = {"kind": "recogniser", "architecture": architecture}
-            save_asset(folder, name, recognisers.RECOGNISERS[architecture](), record)
-        save_asset(folder, "prior", FaceSwapPrior((32, 32), 4), {"kind": "prior", "widths": [32, 32],
-                                                                 "identity_tokens": 4})
-        yield folder
+    with small_networks():
+        yield save_small(tmp_path_factory.mktemp("assets"))
 
 
 class Ticks:
@@ -116,13 +58,6 @@ class Ticks:
             return original(*given, **named)
 
         return call
-
-
-def command(words: Sequence[str], out: Path) -> tuple[int, str]:
-    """Exit code and stderr."""
-    with redirect_stderr(io.StringIO()) as err, redirect_stdout(io.StringIO()):
-        code = main([*words, "--out", str(out)])
-    return code, err.getvalue()
 
 
 def numbers(value: Any) -> Any:
@@ -170,13 +105,6 @@ def holds(words: Sequence[str], kill: float) -> str:
     return "report"
 
 
-def composed(words: str, assets: Path, sets: Mapping[str, object]) -> list[str]:
-    """A command with settings."""
-    given = {"assets": assets, "threads": 1, "device": "cpu", "save_every": 2, **sets}
-    return [*words.split(), "--preset", "tiny", *(word for key, value in given.items()
-                                                  for word in ("--set", f"{key}={value}"))]
-
-
 def some(*values: object) -> st.SearchStrategy[Any]:
     """One of several values; None leaves the setting out."""
     return st.sampled_from(values)
@@ -188,16 +116,8 @@ def chosen(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, 
         lambda found: {key.replace("__", "."): value for key, value in found.items() if value is not None})
 
 
-SMALL_PEOPLE = {"data.private.people": 3, "data.private.size": 32, "data.public.0.people": 40, "data.public.0.size": 32,
-                "data.public.0.photos": 2, "data.evaluation.people": 24, "data.evaluation.size": 32}
-
 # ---- label ----
 
-SMALL_LABEL = {**SMALL_PEOPLE, "victim.steps": 4, "victim.batch": 6, "resamples": 1000,
-               "evaluators": "[{model: builtin:resnet, steps: 3, batch: 6}]", "attack.map_steps": 2,
-               "attack.look_every": 2, "attack.pairs": 3, "attack.sample_steps": 1,
-               "baseline_settings.ppa": "{candidates: 8, kept: 2, views: 2}",
-               "baseline_settings.art_mi_face": "{window: 2}"}
 IMAGE = "{name: stagea, steps: 2, min_steps: 1, batch: 2}"
 MIXED = "{name: stageb, identity: mixed, losses: {prior: 1.0, align: 1.0}, steps: 2, min_steps: 1, batch: 2}"
 LABEL = ("{name: stagec, identity: label, adapters: all, losses: {cls: 1.0, centre: 1.0, id: 1.0}, steps: 3, "
@@ -255,8 +175,6 @@ SURROGATES = ("{kind: kmeans}", "{kind: gmm}", *(f"{{kind: {kind}, mode: {mode},
 DEFENCES = ("{kind: noise}", "{kind: noise, law: laplace}", "{kind: dropout}", "{kind: top-k}", "{kind: nopeek}",
             "{kind: vib}", "{kind: patrol, at: 0.3}", "{kind: adversarial, blocks: 0, first_steps: 2, steps: 1}",
             *(f"{{kind: noise}}, {{kind: cem, warm_up: 0.0, surrogate: {surrogate}}}" for surrogate in SURROGATES))
-SMALL_FEATURE = {"split.model": "builtin:resnet20", "training.batch": 12, "resamples": 1000,
-                 "attack_settings.prior.batch": 4}
 FEATURE_SETTINGS = chosen(
     defences=st.one_of(st.just("[]"), some(*DEFENCES).map(lambda one: f"[{one}]"),
                        st.lists(some(*DEFENCES[:8]), min_size=2, max_size=2).map(lambda two: f"[{', '.join(two)}]")),
@@ -283,8 +201,6 @@ def test_many_feature_settings_compose(small: Path, sets: dict[str, object], def
 
 PROTECTIONS = ("{kind: noise}", "{kind: quantise}", "{kind: partial}", "{kind: projection}", "{kind: polyprotect}",
                "{kind: mlp-hash}")
-SMALL_TEMPLATE = {**SMALL_PEOPLE, "resamples": 1000, "attack.recovery_steps": 4, "attack.steps": 4,
-                  "data.n_heldout": 1}
 TEMPLATE_SETTINGS = chosen(
     protection=some(None, None, *PROTECTIONS), attack__access=some(None, None, "transfer", "scores"),
     attack__generators=some(None, None, "[prior]", "[decoder, prior]"), attack__surrogate=some(None, "judge"),

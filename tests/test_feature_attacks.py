@@ -554,11 +554,11 @@ def test_refinement_moves_the_picture_towards_what_was_sent(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("shape", [(4, 16, 16), (3, 2, 2), (20,)])
 def test_the_reader_answers_units_and_every_parameter_gets_a_gradient(shape: tuple[int, ...]) -> None:
-    reader = FaceReader(shape)
+    reader = FaceReader(shape, 24)
     embedding, attributes = reader(torch.randn(4, *shape))
-    assert embedding.shape == (4, 512) and attributes.shape == (4, 10)
+    assert embedding.shape == (4, 24) and attributes.shape == (4, 10)
     assert torch.allclose(embedding.norm(dim=1), torch.ones(4), atol=1e-5)
-    ((embedding - F.normalize(torch.randn(4, 512), dim=1)).square().sum() + attributes.square().sum()).backward()
+    ((embedding - F.normalize(torch.randn(4, 24), dim=1)).square().sum() + attributes.square().sum()).backward()
     for name, p in reader.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all() and float(p.grad.abs().max()) > 0, name
 

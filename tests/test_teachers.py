@@ -51,6 +51,16 @@ def test_a_translation_between_rotated_spaces_is_the_rotation() -> None:
     assert torch.allclose(F.normalize(source @ found, dim=1), source @ rotation, atol=1e-3)
 
 
+def test_a_translation_goes_between_spaces_of_different_sizes() -> None:
+    turned = torch.linalg.qr(random(16, 16))[0][:, :6]
+    source = F.normalize(random(4000, 16, seed=1), dim=1)
+    goal = F.normalize(source @ turned, dim=1)
+    found = translation(source, goal)
+    assert found.shape == (16, 6) and float(F.cosine_similarity(source @ found, goal).min()) > 0.99
+    several = Teachers([Linear(random(12, 16)), Linear(random(12, 6))], [None, found], torch.tensor([0.5, 0.5]))
+    assert several(random(5, 3, 2, 2)).shape == several.of(source[:5]).shape == (5, 22)
+
+
 def test_a_learned_gate_trusts_the_teacher_who_tells_people_apart() -> None:
     labels = torch.arange(200).repeat_interleave(2)
     people = random(200, 16)[labels]

@@ -65,7 +65,7 @@ def _stage_two(config: AttackConfig, folder: Path, precision: str) -> tuple[Stag
     settings = LabelConfig()
     device = pick_device(settings.device)
     public = make_people(range(100_000, 100_060), 2)
-    tools = encode(*load_tools(settings.assets, device), public)
+    tools = encode(*load_tools(settings.assets, device, settings.teacher), public)
     top, left, bottom, right = FACE_BOX
     victim = lay_out(Victim(build("vgg", CLASSES), CLASSES, preprocess=Preprocess((top, left, bottom, right))), device)
     assert isinstance(victim, Victim)

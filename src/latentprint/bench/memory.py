@@ -66,7 +66,7 @@ def _step(device: torch.device, resolution: int, batch: int, bf16: bool, checkpo
     side = resolution // DOWNSCALE
     latent = torch.randn(batch, LATENT_CHANNELS, side, side, device=device)
     keep = torch.ones(batch, 1, side, side, device=device)
-    who = torch.randn(batch, 512, device=device)
+    who = torch.randn(batch, prior.embedding_dim, device=device)
     count = sum(p.numel() for p in prior.parameters() if p.requires_grad)
 
     def step() -> None:

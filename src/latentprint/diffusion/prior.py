@@ -27,6 +27,8 @@ from latentprint.models.recognisers import EMBEDDING_DIM
 TRAIN_STEPS = 1000
 TOKEN_DIM = 128
 ATTRIBUTE_TOKENS = 2
+#: Width of the hidden layer between an embedding and its tokens.
+READ_WIDTH = 384
 #: Which layers take adapters: those that read the identity, or all others that are usual.
 Scope = Literal["reference", "all"]
 
@@ -39,12 +41,14 @@ class SwapPrior(nn.Module, ABC):
         schedule: noise levels, sampler and what is predicted: ``epsilon`` or ``v_prediction``.
         n_identity: tokens that carry the identity, the first ones.
         targets: full-match patterns of the names of ``unet``'s modules that adapters of a scope go on.
+        embedding_dim: entries of an identity embedding, as the teacher makes them.
     """
 
     unet: Any
     schedule: DDIMScheduler
     n_identity: int
     targets: Mapping[Scope, str]
+    embedding_dim: int
 
     def seen(self, images: Tensor, attributes: Tensor) -> Tensor:
         """What the prior reads of attribute images besides their masked latents, ``(B, K)``.
@@ -60,10 +64,14 @@ class SwapPrior(nn.Module, ABC):
         """What attention reads, ``(B, T, D)``.
 
         Args:
-            embedding: ``(B, 512)``, unit norm.
+            embedding: ``(B, embedding_dim)``, unit norm.
             seen: ``(B, K)``, see `seen`.
             dropped: ``(B,)`` bool, True where the identity is left out (classifier-free guidance).
         """
+
+    @abstractmethod
+    def read_embeddings_of(self, dim: int) -> None:
+        """Make the layer that reads embeddings anew, untrained, for those of ``dim`` entries: of another teacher."""
 
     @abstractmethod
     def forward(self, noisy: Tensor, timestep: Tensor, masked: Tensor, keep: Tensor, tokens: Tensor) -> Tensor:
@@ -83,14 +91,16 @@ class TokenPrior(SwapPrior):
     Subclasses make ``unet`` and then call `add_tokens`.
     """
 
-    def add_tokens(self, identity_tokens: int, dim: int) -> None:
+    def add_tokens(self, identity_tokens: int, dim: int, embedding_dim: int = EMBEDDING_DIM) -> None:
         """The layers from embeddings and attributes to tokens of ``dim`` entries, untrained.
 
         Args:
             identity_tokens: M >= 4; with one token the softmax would always be 1 and attention dead.
+            embedding_dim: entries of an embedding.
         """
-        self.n_identity, self.dim = identity_tokens, dim
-        self.identity = nn.Sequential(nn.Linear(EMBEDDING_DIM, 384), nn.SiLU(), nn.Linear(384, identity_tokens * dim))
+        self.n_identity, self.dim, self.embedding_dim = identity_tokens, dim, embedding_dim
+        self.identity = nn.Sequential(nn.Linear(embedding_dim, READ_WIDTH), nn.SiLU(),
+                                      nn.Linear(READ_WIDTH, identity_tokens * dim))
         self.attributes = nn.Sequential(nn.Linear(len(ATTRIBUTE_NAMES), 128), nn.SiLU(),
                                         nn.Linear(128, ATTRIBUTE_TOKENS * dim))
         self.place = nn.Parameter(0.02 * torch.randn(1, identity_tokens + ATTRIBUTE_TOKENS, dim))
@@ -99,12 +109,15 @@ class TokenPrior(SwapPrior):
 
     def tokens(self, embedding: Tensor, seen: Tensor, dropped: Tensor | None = None) -> Tensor:
         """Identity and attribute tokens, ``(B, M + 2, dim)``."""
-        # Unit vectors have entries of about 1/sqrt(512): scale them to order one for the first layer.
-        identity = self.identity(embedding * EMBEDDING_DIM**0.5).view(-1, self.n_identity, self.dim)
+        # Unit vectors have entries of about 1/sqrt(D): scale them to order one for the first layer.
+        identity = self.identity(embedding * self.embedding_dim**0.5).view(-1, self.n_identity, self.dim)
         if dropped is not None:
             identity = torch.where(dropped[:, None, None], self.nobody, identity)
         attribute = self.attributes(seen).view(-1, ATTRIBUTE_TOKENS, self.dim)
         return self.norm(torch.cat([identity, attribute], 1) + self.place)
+
+    def read_embeddings_of(self, dim: int) -> None:
+        self.embedding_dim, self.identity[0] = dim, nn.Linear(dim, READ_WIDTH)
 
 
 class FaceSwapPrior(TokenPrior):
@@ -113,9 +126,11 @@ class FaceSwapPrior(TokenPrior):
     Args:
         widths: channels of the U-Net's two levels, multiples of 32.
         identity_tokens: M.
+        embedding_dim: entries of an embedding.
     """
 
-    def __init__(self, widths: tuple[int, int] = (64, 128), identity_tokens: int = 8) -> None:
+    def __init__(self, widths: tuple[int, int] = (64, 128), identity_tokens: int = 8,
+                 embedding_dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
         self.schedule, self.targets = schedule(), UNET_TARGETS
         self.unet = UNet2DConditionModel(
@@ -126,7 +141,7 @@ class FaceSwapPrior(TokenPrior):
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             attention_head_dim=4,  # heads, for historical reasons
         )  # fmt: skip
-        self.add_tokens(identity_tokens, TOKEN_DIM)
+        self.add_tokens(identity_tokens, TOKEN_DIM, embedding_dim)
 
     def forward(self, noisy: Tensor, timestep: Tensor, masked: Tensor, keep: Tensor, tokens: Tensor) -> Tensor:
         stacked = torch.cat([noisy, masked, keep], 1)
@@ -179,4 +194,4 @@ def progress_of(timestep: Tensor) -> Tensor:
 def build(record: Mapping[str, Any]) -> FaceSwapPrior:
     """The network that an asset's record describes."""
     fine, coarse = record["widths"]
-    return FaceSwapPrior((fine, coarse), record["identity_tokens"])
+    return FaceSwapPrior((fine, coarse), record["identity_tokens"], record.get("embedding_dim", EMBEDDING_DIM))

@@ -83,7 +83,7 @@ class Swapper(nn.Module):
         """A picture by k deterministic DDIM steps from pure noise (Song et al. 2021, eq. 12 with eta 0).
 
         Args:
-            embedding: ``(B, 512)`` unit vectors.
+            embedding: ``(B, D)`` unit vectors, as the teacher makes them.
             scene: B attribute images.
             seeds: ``(B,)``; sample i depends on ``seeds[i]`` alone.
             steps: k.

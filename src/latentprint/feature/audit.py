@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from latentprint import checks
 from latentprint.config import config_hash
 from latentprint.data.base import ImageSet
+from latentprint.diffusion.loading import check_needs
 from latentprint.engine.device import lay_out, peak_memory
 from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
@@ -166,8 +167,10 @@ def prepare(config: FeatureConfig) -> Parts:
     """
     images, warnings = load_images(config.data)
     judge = load_asset(config.judge, config.assets) if config.people else None
-    if judge is not None and "prior" in config.attacks:
-        checks.enforce([checks.judge_is_teacher(judge, load_asset("teacher", config.assets))])
+    if "prior" in config.attacks:
+        check_needs(config.assets, config.teacher)
+        teacher = load_asset(config.teacher, config.assets)
+        checks.enforce([checks.judge_is_teacher(judge, teacher)] if judge is not None else [])
     roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
     warnings += strangers(config, images, roles)
     Epochs(len(images.train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
@@ -195,7 +198,7 @@ def strangers(config: FeatureConfig, images: Images, roles: Roles) -> list[str]:
 def assets_in_use(config: FeatureConfig) -> list[str]:
     """Names of the trained networks that the audit builds on."""
     return [*([config.judge] if config.people else []),
-            *(["prior", "codec", "attributes", "teacher"] if "prior" in config.attacks else []),
+            *(["prior", "codec", "attributes", config.teacher] if "prior" in config.attacks else []),
             *(["attributes"] if config.lpips is None or "perceptual" in config.attacks else [])]
 
 
@@ -287,7 +290,7 @@ def draw(config: FeatureConfig, victim: SplitVictim, known: ImageSet, attacked: 
     sent = intercepted(config, victim, attacked)
     own = RunDir.open(run.path / "attacks", run.config, resume=True, writes=run.writes)
     harness = Harness(config.attack_settings, own, config.seed, config.repeats, config.precision, config.save_every,
-                      config.assets)
+                      config.assets, config.teacher)
     drawn: dict[str, Tensor] = {}
     queries: dict[str, dict[str, float]] = {}
     for name in config.attacks:

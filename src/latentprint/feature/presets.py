@@ -79,6 +79,8 @@ class FeatureConfig(RunConfig):
     people: bool = Field(True, description="images show people, one a class: intervals over people, and "
                                            "re-identification")
     judge: str = Field("judge", description="asset that re-identifies people")
+    teacher: str = Field("teacher", description="asset of the recogniser that the prior was trained with; attack "
+                                                "'prior'")
     lpips: Path | None = Field(None, description="torchvision's AlexNet file for LPIPS; null: a perceptual distance in "
                                                  "the packaged attribute network")
     variants: dict[str, dict[str, Any]] = Field({}, description=(

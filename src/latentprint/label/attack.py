@@ -23,7 +23,7 @@ from latentprint.models.penultimate import class_directions
 from latentprint.types import Access
 from latentprint.victim import Victim
 
-#: (victim, classes (N,), seeds (N,)) -> unit embeddings (N, 512)
+#: (victim, classes (N,), seeds (N,)) -> unit embeddings (N, D)
 Embeddings = Callable[[Victim, Tensor, Tensor], Tensor]
 
 
@@ -61,7 +61,7 @@ def pseudo_label(tools: Tools, config: AttackConfig, seed: int) -> SwapAttack:
 
 
 def fixed(tools: Tools, config: AttackConfig, wanted: Tensor) -> SwapAttack:
-    """Embeddings ``(C, 512)`` that are known: with the people's true ones, the prior ceiling (evaluation only)."""
+    """Embeddings ``(C, D)`` that are known: with the people's true ones, the prior ceiling (evaluation only)."""
     return SwapAttack(tools, config, lambda victim, classes, seeds: wanted[classes])
 
 
@@ -97,13 +97,13 @@ class ProgressiveAttack(Attack):
 
     @property
     def pseudo(self) -> Tensor:
-        """What `pseudo_label` would draw, ``(C, 512)``, without asking the victim again; after `run`."""
+        """What `pseudo_label` would draw, ``(C, D)``, without asking the victim again; after `run`."""
         assert self._pseudo is not None
         return self._pseudo
 
     @property
     def public(self) -> Tensor:
-        """What public photos said of each class before any optimisation, ``(C, 512)``; after `run`."""
+        """What public photos said of each class before any optimisation, ``(C, D)``; after `run`."""
         assert self.progressive is not None
         return self.progressive.public.cpu()
 
@@ -120,7 +120,7 @@ def check_attack(config: AttackConfig, victim: Victim) -> None:
 
 
 def initial_embeddings(tools: Tools, config: AttackConfig, opinions: Opinions, seed: int) -> tuple[Tensor, Tensor]:
-    """Paired public photos ``(C, n)`` and the embeddings ``(C, 512)`` that they give."""
+    """Paired public photos ``(C, n)`` and the embeddings ``(C, D)`` that they give."""
     if config.pairing == "random":
         pairs = random_pairs(len(tools.public), opinions.victim.n_classes, config.pairs, seed)
     else:

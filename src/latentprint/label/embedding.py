@@ -45,7 +45,7 @@ class Manifold:
     Naive search leaves the manifold of embeddings and makes things worse; this says how far it went.
 
     Args:
-        embeddings: ``(N, 512)`` of public photos.
+        embeddings: ``(N, D)`` of public photos.
         axes: principal axes kept.
     """
 

@@ -20,7 +20,6 @@ from latentprint.engine.seeds import derive, step_generator
 from latentprint.label.pairing import Opinions
 from latentprint.losses.identity import identity_cosine
 from latentprint.models.penultimate import class_directions
-from latentprint.models.recognisers import EMBEDDING_DIM
 from latentprint.types import Access
 from latentprint.victim import Victim
 
@@ -56,17 +55,17 @@ class LastLayer:
 
 
 class FeatureMap(nn.Module):
-    """Centred features ``(B, D)``, of which the length does not count, to unit embeddings ``(B, 512)``.
+    """Centred features ``(B, D)``, of which the length does not count, to unit embeddings ``(B, dim)``.
 
     A linear map and two hidden layers beside it.
     """
 
-    def __init__(self, n_features: int, hidden: int = 1024, dropout: float = 0.5) -> None:
+    def __init__(self, n_features: int, dim: int, hidden: int = 1024, dropout: float = 0.5) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_features, EMBEDDING_DIM)
+        self.linear = nn.Linear(n_features, dim)
         self.deep = nn.Sequential(nn.Linear(n_features, hidden), nn.GELU(), nn.Dropout(dropout),
                                   nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout),
-                                  nn.Linear(hidden, EMBEDDING_DIM))
+                                  nn.Linear(hidden, dim))
 
     def forward(self, centred: Tensor, noise: float = 0.0) -> Tensor:
         x = F.normalize(centred, dim=1) * centred.shape[1] ** 0.5  # entries of order one
@@ -80,12 +79,12 @@ def fit_map(features: Tensor, embeddings: Tensor, run: RunDir, seed: int, device
 
     Args:
         features: ``(N, D)`` the victim's, centred.
-        embeddings: ``(N, 512)`` the teacher's.
+        embeddings: ``(N, dim)`` the teacher's.
         noise: standard deviation of what is added to a feature whose entries are of order one, since a class
             direction is no photo's features: it lies some 30 degrees from the mean of its class.
     """
     torch.manual_seed(derive(seed, "map"))
-    mapping = FeatureMap(features.shape[1]).to(device)
+    mapping = FeatureMap(features.shape[1], embeddings.shape[1]).to(device)
     optimizer = torch.optim.AdamW(mapping.parameters(), 1e-3, weight_decay=1e-2)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:

@@ -54,7 +54,7 @@ class Aims:
 
     Attributes:
         pairs: ``(C, n)`` public photos of each class.
-        public: ``(C, 512)`` what public photos say of each class: their mean embedding, or where a learned map put it.
+        public: ``(C, D)`` what public photos say of each class: their mean embedding, or where a learned map put it.
         manifold: of public embeddings.
         origin: ``(D,)`` mean of the victim's features on public photos. directions: ``(C, D)`` of its last layer.
         centres: learned centres of its features (loss p_reg).

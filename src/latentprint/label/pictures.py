@@ -90,7 +90,7 @@ def _embeddings(folder: Path, bench: Bench, attack: ProgressiveAttack) -> None:
         plots.embedding_plot(flat[:n], flat[n:], folder / f"{name}.png")
     angle_heatmaps(class_angles(learned).numpy(), class_angles(truth).numpy(), folder / "angles.png")
     photos = tools.public.images[one_a_person(tools.public.labels, 500)]
-    norms = in_batches(tools.teacher, photos, "raw").float().norm(dim=1)
+    norms = in_batches(tools.teacher, photos, "centred").norm(dim=1)
     norm_histogram(raw.norm(dim=1).numpy(), (norms / norms.mean()).numpy(), folder / "norms.png")
 
 

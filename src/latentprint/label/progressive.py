@@ -65,7 +65,7 @@ class Progressive:
     """Adapters and label embedding, led through the recipe.
 
     Args:
-        pairs: ``(C, n)`` public photos of each class. pseudo: ``(C, 512)`` what these say of each class.
+        pairs: ``(C, n)`` public photos of each class. pseudo: ``(C, D)`` what these say of each class.
         opinions: the victim's of the public photos, if it was asked already.
 
     Attributes:
@@ -93,7 +93,7 @@ class Progressive:
 
     @property
     def public(self) -> Tensor:
-        """What public photos say of each class, ``(C, 512)``."""
+        """What public photos say of each class, ``(C, D)``."""
         return self.aims.public
 
     def _aims(self, pairs: Tensor, pseudo: Tensor) -> Aims:

@@ -28,7 +28,7 @@ class Teachers(nn.Module):
 
     Args:
         networks: the first one's space is that of identities.
-        translations: ``(512, 512)`` each, from the first one's space; the first is None: the identity.
+        translations: ``(D_1, D_k)`` each, from the first one's space; the first is None: the identity.
         weights: g, at least 0, summing to 1.
     """
 
@@ -38,11 +38,11 @@ class Teachers(nn.Module):
         self.roots = [float(g) ** 0.5 for g in weights]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Joint embeddings of pictures ``(B, 3, H, W)`` in [0, 1], unit ``(B, K * 512)``."""
+        """Joint embeddings of pictures ``(B, 3, H, W)`` in [0, 1], unit ``(B, D_1 + ... + D_K)``."""
         return torch.cat([root * network(x) for root, network in zip(self.roots, self.networks, strict=True)], 1)
 
     def of(self, identity: Tensor) -> Tensor:
-        """Joint embeddings of identities ``(B, 512)`` that the first teacher's space holds, ``(B, K * 512)``."""
+        """Joint embeddings of identities ``(B, D_1)`` of the first teacher's space, unit ``(B, D_1 + ... + D_K)``."""
         parts = [identity if matrix is None else F.normalize(identity @ matrix.to(identity), dim=1)
                  for matrix in self.translations]
         return torch.cat([root * part for root, part in zip(self.roots, parts, strict=True)], 1)
@@ -57,7 +57,7 @@ def together(networks: Sequence[nn.Module], embeddings: Sequence[Tensor], labels
     """Translate and weigh several teachers by public photos.
 
     Args:
-        networks: K recognisers. embeddings: ``(N, 512)`` each, of the public photos.
+        networks: K recognisers. embeddings: ``(N, D_k)`` each, of the public photos.
         labels: ``(N,)`` int64, whom they show.
         gate: equal weights, or those by which pairs of one person's photos are best told from others.
 
@@ -73,7 +73,7 @@ def together(networks: Sequence[nn.Module], embeddings: Sequence[Tensor], labels
 
 
 def translation(source: Tensor, goal: Tensor) -> Tensor:
-    """Ridge regression of ``goal`` on ``source``, both ``(N, D)``: the ``(D, D)`` matrix W of ``source @ W``."""
+    """Ridge regression of ``goal`` ``(N, D')`` on ``source`` ``(N, D)``: the ``(D, D')`` matrix W of ``source @ W``."""
     gram = source.T @ source
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
     return torch.linalg.solve(gram + ridge, source.T @ goal)

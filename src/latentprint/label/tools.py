@@ -25,7 +25,7 @@ class Tools:
     """The adversary's means, all made of public data.
 
     Attributes:
-        public: photos with holes. scenes: the same, encoded. embeddings: ``(N, 512)`` of the teacher.
+        public: photos with holes. scenes: the same, encoded. embeddings: ``(N, D)`` of the teacher.
         teachers: all the recognisers that judge pictures while the attack trains; the first is the teacher.
         features: ``(N, D)`` of the Frechet extractor. axes: ``(D, LOOK_AXES)`` its principal axes.
     """

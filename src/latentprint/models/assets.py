@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from latentprint.engine.state import write_text
 from latentprint.errors import UserError
 from latentprint.models.checkpoints import fill, load_state
 from latentprint.models.published import how_to_get
+from latentprint.models.recognisers import EmbeddingNetwork
 
 PACKAGED = Path(__file__).parent.parent / "assets"
 INDEX = "assets.json"
@@ -108,8 +110,10 @@ def load_asset(name: str, folder: Path | None = None) -> nn.Module:
         raise UserError(f"asset {name}: {path} is missing or is not the file recorded in {INDEX}; "
                         f"make it again with '{record.get('command', 'latentprint pretrain')}' or reinstall the "
                         "package")
-    module = builder_of(record["kind"])(record)
-    fill(module, load_state(path), f"asset {name}: {path} does not fit its record")
+    module, state = builder_of(record["kind"])(record), load_state(path)
+    if isinstance(module, EmbeddingNetwork) and "center" in state:
+        module.center = torch.zeros(module.dim)  # made room for, then filled
+    fill(module, state, f"asset {name}: {path} does not fit its record")
     return module.eval().requires_grad_(False)
 
 
@@ -132,10 +136,25 @@ def save_asset(folder: Path, name: str, module: nn.Module, record: Mapping[str, 
     fresh = path.with_name(path.name + ".new")
     save_file(weights, fresh)
     fresh.replace(path)
-    index = read_index(folder)
-    index[name] = {"file": path.name, "sha256": file_hash(path), "bytes": path.stat().st_size, **record}
-    write_text(folder / INDEX, json.dumps(dict(sorted(index.items())), indent=1) + "\n")
+    _enter(folder, name, {"file": path.name, "sha256": file_hash(path), "bytes": path.stat().st_size, **record})
     return path
+
+
+def copy_asset(name: str, source: Path | None, folder: Path) -> Path:
+    """Put an asset, byte for byte and with its record, into ``folder`` as well; ``source``: see `find_asset`."""
+    path, record = find_asset(name, source)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / f"{name}{path.suffix}"
+    fresh = made.with_name(made.name + ".new")
+    shutil.copyfile(path, fresh)
+    fresh.replace(made)
+    _enter(folder, name, {**record, "file": made.name})
+    return made
+
+
+def _enter(folder: Path, name: str, record: Mapping[str, Any]) -> None:
+    index = {**read_index(folder), name: record}
+    write_text(folder / INDEX, json.dumps(dict(sorted(index.items())), indent=1) + "\n")
 
 
 def list_assets(folder: Path = PACKAGED) -> list[dict[str, Any]]:

@@ -32,10 +32,10 @@ from latentprint.engine.seeds import step_generator
 from latentprint.errors import UserError
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
-from latentprint.models.assets import find_asset, load_asset, read_index, save_asset
+from latentprint.models.assets import PACKAGED, copy_asset, find_asset, load_asset, read_index
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.codec import LatentCodec
-from latentprint.models.recognisers import embed
+from latentprint.models.recognisers import EmbeddingNetwork, embed
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
 
 #: Networks that a prior only works with as they were when it was trained.
@@ -52,6 +52,7 @@ class PriorConfig(PretrainConfig):
     photos: int = Field(6, ge=2, description="photos of each")
     first_person: int = Field(5_000_000, ge=0, description="identity seed of the first procedural person")
     assets: str | None = Field(None, description="folder with codec, teacher and attributes; None = packaged")
+    teacher: str = Field("teacher", description="asset of the recogniser whose embeddings say who is to be painted")
     base: Path | None = Field(None, description="folder with the prior to start from and its codec, such as "
                                                 "'latentprint convert diffusers' makes; null: the embedded network")
     trained: Literal["all", "tokens"] = Field("all", description="of a base: everything, or the layers that make "
@@ -83,7 +84,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pool:
-    """Public people, encoded once: scenes and teacher embeddings (N, 512), grouped by person."""
+    """Public people, encoded once: scenes and teacher embeddings (N, D), grouped by person."""
 
     scene: Scenes
     embeddings: Tensor
@@ -96,11 +97,14 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     run, device = open_run(config, out, resume), pick_device(config.device)
     folder = Path(config.assets) if config.assets else None
     places = {"codec": config.base or folder, "attributes": folder, "teacher": folder}
-    codec, attributes, teacher = (lay_out(load_asset(name, places[name]), device) for name in NEEDS)
-    torch.manual_seed(config.seed)
-    prior, record = begun(config)
+    names = {name: config.teacher if name == "teacher" else name for name in NEEDS}
+    codec, attributes, teacher = (lay_out(load_asset(names[name], places[name]), device) for name in NEEDS)
     if not isinstance(codec, LatentCodec):
         raise UserError(f"base: the codec in {config.base} is not one")
+    if not isinstance(teacher, EmbeddingNetwork):
+        raise UserError(f"teacher: the asset {config.teacher!r} is not a recogniser")
+    torch.manual_seed(config.seed)
+    prior, record = begun(config, teacher.dim)
     parameters = trained_parameters(prior, config)
     # Not laid out as the convolutional networks are: attention and group norms made that a sixth slower on a CPU.
     swapper = Swapper(prior.to(device), codec, attributes)
@@ -127,22 +131,29 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     def measure(module: nn.Module) -> dict[str, Any]:
         return swap_metrics(swapper, load_asset("judge", folder), teacher, unseen_people(config.size))
 
-    if config.base is not None and is_main():  # one folder then has all that an audit needs
-        save_asset(run.path / "assets", "codec", codec, find_asset("codec", config.base)[1], half=False)
-    return finish(run, config, record.pop("kind"), "prior", prior, "latentprint pretrain prior", measure,
-                  needs={name: find_asset(name, places[name])[1]["sha256"] for name in NEEDS}, **record)
+    needs = {name: find_asset(names[name], places[name])[1]["sha256"] for name in NEEDS}
+    shipped = read_index(PACKAGED)
+    for name, own_name in names.items() if is_main() else ():
+        if shipped.get(own_name, {}).get("sha256") != needs[name]:  # one folder then has all that an audit needs
+            copy_asset(own_name, places[name], run.path / "assets")
+    return finish(run, config, record.pop("kind"), "prior", prior, "latentprint pretrain prior", measure, needs=needs,
+                  **record)
 
 
-def begun(config: PriorConfig) -> tuple[SwapPrior, dict[str, Any]]:
+def begun(config: PriorConfig, embedding_dim: int) -> tuple[SwapPrior, dict[str, Any]]:
     """The network to train, and what its asset's record needs to build it again.
+
+    Args:
+        embedding_dim: entries of the teacher's embeddings; of a base that reads others that layer begins anew.
 
     Raises:
         UserError: ``base`` has no prior.
     """
     if config.base is None:
         widths = (config.width, 2 * config.width)
-        return (FaceSwapPrior(widths, config.identity_tokens),
-                {"kind": "prior", "widths": list(widths), "identity_tokens": config.identity_tokens})
+        return (FaceSwapPrior(widths, config.identity_tokens, embedding_dim),
+                {"kind": "prior", "widths": list(widths), "identity_tokens": config.identity_tokens,
+                 "embedding_dim": embedding_dim})
     if "prior" not in read_index(config.base):  # the packaged one would be taken in its place
         raise UserError(f"base: {config.base} has no asset 'prior'; make one with 'latentprint convert diffusers'")
     prior = load_asset("prior", config.base)
@@ -150,7 +161,9 @@ def begun(config: PriorConfig) -> tuple[SwapPrior, dict[str, Any]]:
         raise UserError(f"base: the asset 'prior' in {config.base} is not one")
     own = ("sha256", "file", "bytes", "command", "metrics", "config", "needs", "made")
     record = {key: value for key, value in find_asset("prior", config.base)[1].items() if key not in own}
-    return prior.requires_grad_(True).train(), record
+    if prior.embedding_dim != embedding_dim:
+        prior.read_embeddings_of(embedding_dim)
+    return prior.requires_grad_(True).train(), {**record, "embedding_dim": embedding_dim}
 
 
 def trained_parameters(prior: SwapPrior, config: PriorConfig) -> list[nn.Parameter]:
@@ -184,7 +197,7 @@ def encode_pool(swapper: Swapper, teacher: nn.Module, data: ImageSet, photos: in
 
 
 def identity_of(pool: Pool, index: Tensor, config: PriorConfig, step: int) -> Tensor:
-    """For each photo, the mean embedding of one to all other photos of its person, (B, 512)."""
+    """For each photo, the mean embedding of one to all other photos of its person, (B, D)."""
     own = pool.embeddings.view(-1, pool.photos, pool.embeddings.shape[1])[index // pool.photos]
     order = torch.rand(len(index), pool.photos, generator=step_generator(config.seed, "identity", step))
     order.scatter_(1, (index % pool.photos)[:, None], torch.inf)  # never the photo itself

@@ -29,6 +29,7 @@ class RecogniserConfig(PretrainConfig):
 
     name: str = Field("teacher", pattern=r"^[a-z][a-z0-9-]*$", description="asset name: teacher or judge")
     architecture: Literal["iresnet", "convnext"] = Field("iresnet", description="iresnet or convnext")
+    dim: int = Field(EMBEDDING_DIM, ge=2, description="entries of an embedding")
     margin_kind: Literal["arcface", "cosface", "adaface"] = Field(
         "arcface", description="additive angle, additive cosine, or one that adapts to the photo's quality")
     margin: float = Field(0.4, gt=0, lt=1.5, description="radians for arcface, cosine for cosface, both for adaface")
@@ -57,12 +58,12 @@ def pretrain(config: RecogniserConfig, out: Path, resume: bool = False) -> dict[
     """Classify the pool's people under a margin; record TAR at FMR 1e-2 and 1e-3 on 200 unseen people."""
     run, device = open_run(config, out, resume), pick_device(config.device)
     data = people_of(config)
-    network = lay_out(build_recogniser(config.architecture), device).train()
+    network = lay_out(build_recogniser(config.architecture, config.dim), device).train()
     assert isinstance(network, Recogniser)
     margin = _margin(config, data.n_classes).to(device)
     people = range(config.first_person, config.first_person + config.people)
     truth = torch.from_numpy(identity_parameters(people)[:, : len(IDENTITY_NAMES)]).float()
-    reader = nn.Linear(EMBEDDING_DIM, len(IDENTITY_NAMES)).to(device)
+    reader = nn.Linear(config.dim, len(IDENTITY_NAMES)).to(device)
     groups: list[dict[str, Any]] = [{"params": [*network.parameters(), *reader.parameters()]},
                                     {"params": list(margin.parameters()), "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=5e-2)
@@ -83,15 +84,15 @@ def pretrain(config: RecogniserConfig, out: Path, resume: bool = False) -> dict[
     preset = {values["name"]: f" --preset {preset}" for preset, values in PRESETS.items() if "name" in values}
     command = "latentprint pretrain recogniser" + preset.get(config.name, "")
     return finish(run, config, "recogniser", config.name, network, command,
-                  lambda module: verification(module, config.size), architecture=config.architecture)
+                  lambda module: verification(module, config.size), architecture=config.architecture, dim=config.dim)
 
 
 def _margin(config: RecogniserConfig, n_people: int) -> Any:
     if config.margin_kind == "arcface":
-        return ArcFaceLoss(n_people, EMBEDDING_DIM, margin=config.margin * 180 / torch.pi, scale=config.scale)
+        return ArcFaceLoss(n_people, config.dim, margin=config.margin * 180 / torch.pi, scale=config.scale)
     if config.margin_kind == "adaface":
-        return AdaFaceLoss(n_people, EMBEDDING_DIM, margin=config.margin, scale=config.scale)
-    return CosFaceLoss(n_people, EMBEDDING_DIM, margin=config.margin, scale=config.scale)
+        return AdaFaceLoss(n_people, config.dim, margin=config.margin, scale=config.scale)
+    return CosFaceLoss(n_people, config.dim, margin=config.margin, scale=config.scale)
 
 
 def verification(network: nn.Module, size: int) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentprint import checks
 from latentprint.config import config_hash
 from latentprint.data.pairs import Pairs, load_lfw_pairs
 from latentprint.data.people import load_people
 from latentprint.data.splits import AuditData
-from latentprint.diffusion.loading import load_tools
+from latentprint.diffusion.loading import check_needs, load_tools
 from latentprint.engine.device import peak_memory
 from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
@@ -182,7 +182,10 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
               for i, judge in enumerate(config.judges)]
     if len({each.name for each in judges}) < len(judges):
         raise UserError(f"judges: names must differ, got {', '.join(each.name for each in judges)}")
-    optimised = [recogniser, *([load_asset("teacher", config.assets)] if "prior" in config.attack.generators else [])]
+    optimised: list[nn.Module] = [recogniser]
+    if "prior" in config.attack.generators:
+        check_needs(config.assets, config.teacher)
+        optimised.append(load_asset(config.teacher, config.assets))
     checks.enforce([checks.judge_is_teacher(judge, each) for judge in judges for each in optimised])
     warnings += [f"{each.name}: {note}" for each in (recogniser, *judges) for note in each.notes]
     surrogate = load_surrogate(config, data, recogniser, judges, device)
@@ -236,7 +239,7 @@ def assets_in_use(config: TemplateConfig) -> list[str]:
     if config.attack.access != "white-box" and config.attack.surrogate != "train":
         models.append(config.attack.surrogate)
     named = [model for model in models if ":" not in model and not Path(model).suffix]
-    return named + (["prior", "codec", "attributes", "teacher"] if "prior" in config.attack.generators else [])
+    return named + (["prior", "codec", "attributes", config.teacher] if "prior" in config.attack.generators else [])
 
 
 def make_bench(config: TemplateConfig, parts: Parts) -> Bench:
@@ -255,7 +258,7 @@ def make_means(config: TemplateConfig, parts: Parts, victim: TemplateVictim, run
     if settings.access != "white-box" and surrogate is None:
         surrogate = train_surrogate(public, told, settings.surrogate_steps, run, config.seed, config.precision,
                                     parts.device, config.save_every)
-    faces = load_tools(config.assets, parts.device) if "prior" in settings.generators else None
+    faces = load_tools(config.assets, parts.device, config.teacher) if "prior" in settings.generators else None
     metric = perceptual_metric(config.lpips, assets=config.assets).to(parts.device)
     return Means(public, metric, faces, surrogate, told)
 

@@ -47,7 +47,8 @@ class RecogniserConfig(Config):
                                               "FILE.py:NAME or PACKAGE.MODULE:NAME (called with dim), a TorchScript or "
                                               ".pt2 file, or an .onnx file (no gradients)")
     weights: Path | None = Field(None, description="a state dict for a named architecture")
-    dim: int = Field(512, ge=2, description="entries of an embedding")
+    dim: int | None = Field(None, ge=2, description="entries of an embedding; null: as many as the asset has, 512 of a "
+                                                    "network of one's own")
     output: OutputSetting = None
     layout: LayoutSetting = None
     fixed_batch: BatchSetting = None
@@ -157,6 +158,8 @@ class TemplateConfig(RunConfig):
     recogniser: RecogniserConfig = Field(RecogniserConfig(), description="the recogniser whose templates are stored")
     judges: list[JudgeConfig] = Field([JudgeConfig()], description="other recognisers, to which reconstructions are "
                                                                    "transferred; the attack never sees them")
+    teacher: str = Field("teacher", description="asset of the recogniser that the prior was trained with; generator "
+                                                "'prior'")
     protection: Protection = Field(NoProtection(), description="how templates are stored")
     compared: list[Protection] = Field([
         NoiseConfig(), QuantiseConfig(), QuantiseConfig(bits=3), PartialConfig(kept=0.5), PartialConfig(kept=0.3),

@@ -19,6 +19,7 @@ from latentprint.models.loading import load_network
 from latentprint.models.outside import OutsideNetwork
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.published import how_to_get
+from latentprint.models.recognisers import EMBEDDING_DIM, EmbeddingNetwork
 from latentprint.template.presets import RecogniserConfig
 
 #: Two different noise images whose embeddings are this alike: the recogniser does not look at its input.
@@ -63,7 +64,8 @@ def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: i
     if ":" not in config.model and not Path(config.model).suffix:
         made = load_asset(_known(config.model, assets, setting), assets)
         architecture = str(find_asset(config.model, assets)[1].get("architecture", config.model))
-        found = Embedder(lay_out(made, device), nn.Identity(), config.dim, config.model, architecture)
+        dim = config.dim or (made.dim if isinstance(made, EmbeddingNetwork) else EMBEDDING_DIM)
+        found = Embedder(lay_out(made, device), nn.Identity(), dim, config.model, architecture)
     else:
         found = _own(config, image_size, device, setting)
     check_recogniser(found, image_size, device, setting)
@@ -73,11 +75,11 @@ def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: i
 
 
 def _own(config: RecogniserConfig, image_size: int, device: torch.device, setting: str) -> Embedder:
-    top, left, bottom, right = config.crop
+    dim, (top, left, bottom, right) = config.dim or EMBEDDING_DIM, config.crop
     look = Preprocess((top, left, bottom, right), config.input_size, config.mean, config.std, config.colours,
                       config.scale)
     try:
-        loaded = load_network(config.model, config.dim, config.weights)
+        loaded = load_network(config.model, dim, config.weights)
     except UserError as error:
         raise UserError(f"{setting}.model: {error}") from None
     nan_weights(loaded.network, setting)
@@ -86,8 +88,8 @@ def _own(config: RecogniserConfig, image_size: int, device: torch.device, settin
     loaded.network.to(place)
     form, noise = Form(config.output, config.layout, config.fixed_batch), _noise(image_size).to(place)
     look = look.to(place)
-    network, notes = adapted(loaded.network, look(noise), config.dim, form, "embeddings", setting)
-    found = Embedder(network, look, config.dim, config.model, config.model, not outside, [*loaded.notes, *notes])
+    network, notes = adapted(loaded.network, look(noise), dim, form, "embeddings", setting)
+    found = Embedder(network, look, dim, config.model, config.model, not outside, [*loaded.notes, *notes])
     found.gradients = not outside and gives_gradients(found, noise)
     return found
 

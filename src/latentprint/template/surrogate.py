@@ -20,7 +20,7 @@ from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, step_generator
 from latentprint.errors import UserError
-from latentprint.models.recognisers import EMBEDDING_DIM, EmbeddingNetwork, Recogniser, build_recogniser
+from latentprint.models.recognisers import EMBEDDING_DIM, EmbeddingNetwork, build_recogniser
 from latentprint.template.recogniser import Embedder
 from latentprint.template.train import viewed
 
@@ -34,9 +34,8 @@ class Imitation(EmbeddingNetwork):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.body = build_recogniser("iresnet")
-        assert isinstance(self.body, Recogniser)
-        self.reader = nn.Linear(EMBEDDING_DIM, dim)
+        self.body, self.dim = build_recogniser("iresnet"), dim
+        self.reader = nn.Linear(self.body.dim, dim)
 
     def raw(self, x: Tensor) -> Tensor:
         return self.reader(self.body.raw(x))

@@ -45,6 +45,7 @@ class Harness:
         repeats: R, the messages of each image under attack.
         save_every: in steps.
         assets: a folder of networks that ``latentprint pretrain`` wrote; None: those of the package.
+        teacher: the asset in whose space the prior takes identities.
         extractor: what the perceptual attack measures in, in place of what its settings say.
 
     Raises:
@@ -58,6 +59,7 @@ class Harness:
     precision: Precision = "fp32"
     save_every: int = 100
     assets: Path | None = None
+    teacher: str = "teacher"
     extractor: Extractor | None = None
 
     def __post_init__(self) -> None:

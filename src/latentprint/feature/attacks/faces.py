@@ -11,7 +11,6 @@ from latentprint.data.base import ImageSet
 from latentprint.data.faceregion import default_hole
 from latentprint.data.procedural import ATTRIBUTE_NAMES
 from latentprint.models.decoders import Standardise
-from latentprint.models.recognisers import EMBEDDING_DIM
 
 #: Side in pixels of the pictures that the prior was trained on.
 PRIOR_SIZE = 64
@@ -20,14 +19,15 @@ READ_SIZE = 8
 
 
 class FaceReader(nn.Module):
-    """Messages ``(B, *F)`` to unit embeddings ``(B, 512)`` and attributes ``(B, 10)``: who it is, and how they look.
+    """Messages ``(B, *F)`` to unit embeddings ``(B, dim)`` and attributes ``(B, 10)``: who it is, and how they look.
 
     Maps are mixed by two convolutions and pooled to 8x8 at most; two hidden layers follow.
     """
 
-    def __init__(self, shape: tuple[int, ...], hidden: int = 512, width: int = 64, dropout: float = 0.2) -> None:
+    def __init__(self, shape: tuple[int, ...], dim: int, hidden: int = 512, width: int = 64,
+                 dropout: float = 0.2) -> None:
         super().__init__()
-        self.standardise, n = Standardise(shape), math.prod(shape)
+        self.standardise, self.dim, n = Standardise(shape), dim, math.prod(shape)
         self.trunk: nn.Module = nn.Flatten()
         if len(shape) == 3:
             channels, h, w = shape
@@ -38,10 +38,10 @@ class FaceReader(nn.Module):
             n = width * math.prod(kept)
         self.head = nn.Sequential(nn.Linear(n, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden),
                                   nn.GELU(), nn.Dropout(dropout),
-                                  nn.Linear(hidden, EMBEDDING_DIM + len(ATTRIBUTE_NAMES)))
+                                  nn.Linear(hidden, dim + len(ATTRIBUTE_NAMES)))
 
     def forward(self, sent: Tensor) -> tuple[Tensor, Tensor]:
-        embedding, attributes = self.head(self.trunk(self.standardise(sent))).tensor_split([EMBEDDING_DIM], 1)
+        embedding, attributes = self.head(self.trunk(self.standardise(sent))).tensor_split([self.dim], 1)
         return F.normalize(embedding, dim=1), attributes
 
 

@@ -58,7 +58,7 @@ class PriorAttack(FeatureAttack):
 
     def fit(self, victim: SplitVictim, known: ImageSet) -> None:
         """Raises UserError where a network is missing, or as the decoder attack."""
-        self.tools = self.tools or load_tools(self.harness.assets, victim.device)
+        self.tools = self.tools or load_tools(self.harness.assets, victim.device, self.harness.teacher)
         self.start.fit(victim, known)
         self.reader = train_reader(self.harness, self.tools, victim, known)
         self.hole = usual_hole(known)
@@ -120,7 +120,8 @@ def train_reader(harness: Harness, tools: FaceTools, victim: SplitVictim, known:
     identity, look = embed(tools.teacher, at_64), in_batches(tools.swapper.attributes, at_64)
     torch.manual_seed(derive(harness.seed, "reader", "weights"))
     with torch.no_grad():
-        reader = FaceReader(tuple(victim.features(known.floats(slice(1)).to(device)).shape[1:]))
+        shape = tuple(victim.features(known.floats(slice(1)).to(device)).shape[1:])
+        reader = FaceReader(shape, identity.shape[1])
     lay_out(reader, device)
     optimizer = torch.optim.AdamW(reader.parameters(), settings.lr, weight_decay=1e-2)
 

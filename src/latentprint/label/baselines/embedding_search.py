@@ -22,7 +22,6 @@ from latentprint.label.mapping import LastLayer, fit_map
 from latentprint.label.pairing import Opinions
 from latentprint.label.views import clipped, random_views
 from latentprint.losses.classification import cross_entropy
-from latentprint.models.recognisers import EMBEDDING_DIM
 from latentprint.victim import Victim
 
 #: Logits ``(B, C)`` and classes ``(B,)`` to ``(B,)``.
@@ -41,7 +40,7 @@ class EmbeddingSearch(Baseline):
 
     @torch.no_grad()
     def start(self, victim: Victim) -> Tensor:
-        """An embedding for each class, ``(C, 512)``."""
+        """An embedding for each class, ``(C, D)``."""
         h = self.harness
         opinions = Opinions(victim, h.tools.public)
         if h.settings.embedding_search.start == "pseudo":
@@ -59,16 +58,16 @@ def search(harness: Harness, victim: Victim, name: str, start: Tensor, classes: 
 
     Args:
         name: of the training loop.
-        start: ``(R, 512)`` embeddings, of which a step draws a batch.
+        start: ``(R, D)`` embeddings, of which a step draws a batch.
         classes: ``(R,)`` whom each should show.
         loss: of the victim's logits.
 
     Returns:
-        ``(R, 512)`` unit embeddings on the CPU.
+        ``(R, D)`` unit embeddings on the CPU.
     """
     tools, config, views = harness.tools, harness.config, harness.config.augmentations
-    # Rows of norm sqrt(512) have entries of order one, as in the attack's label embedding.
-    table = nn.Embedding.from_pretrained(F.normalize(start, dim=1) * EMBEDDING_DIM**0.5, freeze=False)
+    # Rows of norm sqrt(D) have entries of order one, as in the attack's label embedding.
+    table = nn.Embedding.from_pretrained(F.normalize(start, dim=1) * start.shape[1] ** 0.5, freeze=False)
     table.to(tools.device)
     steps = harness.steps(harness.batch * views)
 

@@ -39,7 +39,7 @@ class PPA(Baseline):
         return Draw(drawn[torch.arange(len(seeds)), chosen].float() / 255, index)
 
     def candidates(self, victim: Victim) -> Tensor:
-        """For each class the public embeddings whose swaps the victim scores highest, best first: ``(C, k, 512)``."""
+        """For each class the public embeddings whose swaps the victim scores highest, best first: ``(C, k, D)``."""
         h = self.harness
         n, settings = len(h.tools.public), h.settings.ppa
         people = torch.randperm(n, generator=generator(h.seed, "ppa-people"))[: settings.candidates]

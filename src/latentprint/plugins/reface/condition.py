@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from latentprint.models.recognisers import EMBEDDING_DIM
+
 CLIP_WEIGHT, IDENTITY_WEIGHT, LANDMARK_WEIGHT = 1.0, 10.0, 0.05
 LANDMARKS = 68
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -75,19 +77,19 @@ class Condition(nn.Module):
 
     Args:
         clip: settings of the CLIP vision tower; its ``projection_dim`` is the width of the token.
-        identity: entries of an identity embedding.
+        embedding_dim: entries of an identity embedding.
     """
 
     clip_mean: Tensor
     clip_std: Tensor
 
-    def __init__(self, clip: Mapping[str, Any], identity: int = 512) -> None:
+    def __init__(self, clip: Mapping[str, Any], embedding_dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
         width = int(clip["projection_dim"])
         self.model = CLIPVisionModelWithProjection(CLIPVisionConfig(**clip))
         self.mapper2, self.final_ln2 = Mapper(width), nn.LayerNorm(width)
         self.proj_out_source, self.proj_out_target = nn.Linear(width, width), nn.Linear(width, width)
-        self.ID_proj_out = nn.Linear(identity, width)
+        self.ID_proj_out = nn.Linear(embedding_dim, width)
         self.landmark_proj_out = nn.Linear(2 * LANDMARKS, width)
         self.learnable_vector = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("clip_mean", torch.tensor(_CLIP_MEAN).view(3, 1, 1), persistent=False)
@@ -109,7 +111,7 @@ class Condition(nn.Module):
 
         Args:
             source, target: ``(B, width)``, E of the identity image and of the attribute image.
-            identity: ``(B, 512)`` of unit norm.
+            identity: ``(B, embedding_dim)`` of unit norm.
             landmarks: ``(B, 136)``, x0, y0, x1, ... in pixels of a picture of 512; zeros where no face was found.
         """
         weighted = (CLIP_WEIGHT * (self.proj_out_source(source) + self.proj_out_target(target))

@@ -60,7 +60,7 @@ def convert_reface(checkpoint: Path, out: Path, *, faces: ImageSet | None = None
         raise UserError(f"{checkpoint}: extra key '{wrong[0]}'"
                         + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "") + " that REFace does not have")
     complaint = f"{checkpoint} is not REFace's checkpoint"
-    prior, codec = RefacePrior(shape.unet, shape.clip, shape.identity), KLCodec(shape.vae)
+    prior, codec = RefacePrior(shape.unet, shape.clip, shape.embedding_dim), KLCodec(shape.vae)
     fill(prior.unet, _converted(state, UNET, convert_ldm_unet_checkpoint, shape.unet, complaint), complaint)
     fill(codec.vae, _converted(state, VAE, convert_ldm_vae_checkpoint, shape.vae, complaint), complaint)
     fill(prior.condition, {ours + key.removeprefix(theirs): value for key, value in state.items()

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentprint.diffusion.prior import TRAIN_STEPS, UNET_TARGETS, Scope, SwapPrior
+from latentprint.models.recognisers import EMBEDDING_DIM
 from latentprint.plugins.reface.condition import LANDMARKS, Condition
 
 
@@ -24,10 +25,11 @@ class RefacePrior(SwapPrior):
 
     source: Tensor
 
-    def __init__(self, unet: Mapping[str, Any], clip: Mapping[str, Any], identity: int = 512) -> None:
+    def __init__(self, unet: Mapping[str, Any], clip: Mapping[str, Any],
+                 embedding_dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
         self.unet = UNet2DConditionModel(**unet)
-        self.condition = Condition(clip, identity)
+        self.condition, self.embedding_dim = Condition(clip, embedding_dim), embedding_dim
         self.register_buffer("source", torch.zeros(1, self.condition.width))
         self.n_identity, self.schedule = 1, schedule()
         self.targets: Mapping[Scope, str] = {**UNET_TARGETS, "reference": r".*\.attn2\.(to_v|to_out\.0)"}
@@ -44,6 +46,9 @@ class RefacePrior(SwapPrior):
             return token
         return torch.where(dropped[:, None, None], self.condition.learnable_vector, token)
 
+    def read_embeddings_of(self, dim: int) -> None:
+        self.embedding_dim, self.condition.ID_proj_out = dim, nn.Linear(dim, self.condition.width)
+
     def forward(self, noisy: Tensor, timestep: Tensor, masked: Tensor, keep: Tensor, tokens: Tensor) -> Tensor:
         return self.unet(torch.cat([noisy, masked, keep], 1), timestep, tokens).sample
 
@@ -57,4 +62,6 @@ def schedule() -> DDIMScheduler:
 
 def build(record: Mapping[str, Any]) -> RefacePrior:
     """The network that an asset's record describes."""
-    return RefacePrior(record["unet"], record["clip"], record["identity"])
+    # Records called it "identity" at first.
+    dim = record.get("embedding_dim", record.get("identity", EMBEDDING_DIM))
+    return RefacePrior(record["unet"], record["clip"], dim)

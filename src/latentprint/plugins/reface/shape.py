@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentprint.models.recognisers import EMBEDDING_DIM
 from latentprint.plugins.stable.codec import SD_VAE
 
 #: Stable Diffusion 1's U-Net with nine input channels; ``attention_head_dim`` means heads, for historical reasons.
@@ -28,7 +29,7 @@ class Shape:
     unet: dict[str, Any] = field(default_factory=lambda: UNET)
     vae: dict[str, Any] = field(default_factory=lambda: SD_VAE)
     clip: dict[str, Any] = field(default_factory=lambda: CLIP)
-    identity: int = 512
+    embedding_dim: int = EMBEDDING_DIM
 
 
 PUBLISHED = Shape()
