@@ -13,7 +13,6 @@ import torch
 from helpers import run_cli
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from latentprint import checks
 from latentprint.data import align
@@ -29,8 +28,7 @@ from latentprint.data.splits import AuditData
 from latentprint.data.values import Span, joint, reading, to_bytes, white_of
 from latentprint.errors import UserError
 from latentprint.pretrain.codec import CodecConfig
-from latentprint.pretrain.common import people_of
-from latentprint.pretrain.prior import PriorConfig
+from latentprint.pretrain.common import people_of, unseen_people
 
 
 @pytest.fixture(autouse=True)
@@ -353,11 +351,13 @@ def test_a_photo_of_two_people_is_warned_of() -> None:
 
 def test_a_codec_learns_from_single_photos(people: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (people / "list.csv").write_text("x")
-    pool = people_of(CodecConfig(photos=1, data=FlatSource(path=people, size=32)))
-    assert len(pool) == pool.n_classes == 4 and pool.counts().tolist() == [1] * 4
+    config = CodecConfig(photos=1, size=32, data=FlatSource(path=people, size=32))
+    pool, unseen = people_of(config), unseen_people(config)
+    assert len(pool) == pool.n_classes == 3 and pool.counts().tolist() == [1] * 3
+    assert len(unseen) == unseen.n_classes == 1 and not set(pool.names) & set(unseen.names)
     assert "passed over: 1 file that is no image (.csv)" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(ValidationError):
-        PriorConfig(photos=1)  # it needs two photos of a person
+    with pytest.raises(UserError, match=r"size: 64, and the pictures of .* have 32 pixels"):
+        people_of(config.model_copy(update={"size": 64}))
 
 
 def test_attributes_are_learned_from_procedural_faces_alone(people: Path, tmp_path: Path,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import save_untrained
+from torch import Tensor
 
 from latentprint.config import load_config
 from latentprint.data.procedural import make_people
@@ -20,7 +21,8 @@ from latentprint.models.assets import PACKAGED, list_assets, load_asset, read_in
 from latentprint.models.codec import Codec
 from latentprint.models.recognisers import FACE_CROP, build_recogniser, embed
 from latentprint.pretrain import attributes, codec, common, prior, recogniser
-from latentprint.pretrain.prior import Pool, PriorConfig, identity_of
+from latentprint.pretrain.common import seen_otherwise
+from latentprint.pretrain.prior import Pool, PriorConfig, identity_of, photos_of
 
 CASES = [(codec, "CodecConfig", "codec"), (attributes, "AttributesConfig", "attributes"),
          (recogniser, "RecogniserConfig", "teacher"), (prior, "PriorConfig", "prior")]  # fmt: skip
@@ -47,12 +49,16 @@ def test_pretrain_makes_an_asset_that_loads(module: ModuleType, config_name: str
         module.pretrain(config, tmp_path / "run")
 
 
-def test_identity_of_is_a_mean_of_other_photos_of_the_same_person() -> None:
-    """With embeddings that name person and photo, the photo itself never takes part."""
-    people, photos = 5, 4
-    embeddings = torch.eye(people * photos, 512)
+def _pool(labels: Tensor) -> Pool:
+    """Embeddings that name person and photo."""
     fake: Any = None
-    pool = Pool(fake, embeddings, torch.arange(people).repeat_interleave(photos), photos)
+    return Pool(fake, torch.eye(len(labels), 512), labels, photos_of(labels))
+
+
+def test_identity_of_is_a_mean_of_other_photos_of_the_same_person() -> None:
+    """The photo itself never takes part."""
+    people, photos = 5, 4
+    pool = _pool(torch.arange(people).repeat_interleave(photos))
     index = torch.arange(people * photos)
     counts = set()
     for step in range(20):
@@ -64,6 +70,38 @@ def test_identity_of_is_a_mean_of_other_photos_of_the_same_person() -> None:
         assert not used[owner[:, None] != owner[None, :]].any()
         counts |= set(used.sum(1).tolist())
     assert counts == {1, 2, 3}
+
+
+def test_identity_of_people_with_as_many_photos_as_they_have() -> None:
+    """Unequal numbers in any order; a single photo stands for itself, and so does a share of all where asked for."""
+    labels = torch.tensor([2, 0, 2, 1, 2, 0])
+    assert photos_of(labels).tolist() == [[0, 2, 4], [1, 5, -1], [0, 2, 4], [3, -1, -1], [0, 2, 4], [1, 5, -1]]
+    pool, index = _pool(labels), torch.arange(6)
+    for step in range(20):
+        used = (identity_of(pool, index, PriorConfig(), step) > 0)[:, :6]
+        assert used[3].tolist() == [False, False, False, True, False, False]
+        assert used[1].nonzero().tolist() == [[5]] and used[5].nonzero().tolist() == [[1]]
+        assert not used[0, 0] and used[0].sum() in (1, 2) and set(used[0].nonzero().flatten().tolist()) <= {2, 4}
+    everyone = identity_of(pool, index, PriorConfig(own_share=1.0), 0)
+    assert torch.equal(everyone, torch.eye(6, 512))
+    mirrored = identity_of(pool, index + 6, PriorConfig(own_share=1.0), 0)  # the second half of a mirrored pool
+    assert torch.equal(mirrored, everyone)
+
+
+def test_single_photos_everywhere_make_a_pool() -> None:
+    pool = _pool(torch.arange(4))
+    assert torch.equal(identity_of(pool, torch.tensor([3, 1]), PriorConfig(), 0), torch.eye(4, 512)[[3, 1]])
+
+
+def test_seen_otherwise_is_the_picture_where_nothing_changes_and_moves_as_said() -> None:
+    x = make_people(range(3), 1, size=32).floats()
+    rng = torch.Generator().manual_seed(0)
+    views = [seen_otherwise(x, 1e-9, rng) for _ in range(40)]
+    nearest = min(float((view - x).abs().max()) for view in views)
+    assert nearest < 1e-5  # at the highest of the resolutions that are drawn
+    assert all(float((view - x).abs().mean()) < 0.05 for view in views)
+    moved = seen_otherwise(x, 0.1, rng)
+    assert moved.shape == x.shape and float((moved - x).abs().mean()) > 0.01
 
 
 def test_codec_latents_are_standardised() -> None:

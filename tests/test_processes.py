@@ -101,7 +101,7 @@ from latentprint.engine.run import RunDir
 from latentprint.pretrain import prior as module
 
 module.swap_metrics = lambda *_: {}  # hundreds of pictures that say nothing here
-module.unseen_people = lambda size: None
+module.unseen_people = lambda config: None
 config = load_config(module.PriorConfig, "tiny", sets=["lr=0.3", "ema=0", f"accumulate={sys.argv[2]}"],
                      presets=module.PRESETS)
 module.pretrain(config, Path(sys.argv[1]))

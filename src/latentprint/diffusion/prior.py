@@ -1,9 +1,10 @@
 """The face-swap prior: a latent diffusion model that repaints the face of an attribute image as another person.
 
-What it is given, as in REFace: the noisy latent (4), the latent of the attribute image with the face region greyed
-out (4) and the keep-mask (1; 1 = keep, 0 = hole), nine channels in this order. The identity embedding enters by
-reference attention alone: cross-attention of every spatial position over M identity tokens. Pose, expression and
-light, which the hole hides, enter as attribute tokens of ten numbers: too few to tell who anybody is.
+What it is given, as in REFace: the noisy latent (C), the latent of the attribute image with the face region greyed
+out (C) and the keep-mask (1; 1 = keep, 0 = hole), in this order: nine channels with the packaged codec, whose C is 4.
+The identity embedding enters by reference attention alone: cross-attention of every spatial position over M identity
+tokens. Pose, expression and light, which the hole hides, enter as attribute tokens of ten numbers: too few to tell who
+anybody is.
 
 The embedded network predicts v (Salimans and Ho 2022, eq. 13, appendix D) under a schedule whose last step is pure
 noise (Lin et al. 2024), so that sampling may start from nothing but noise and few steps suffice. Released ones predict
@@ -75,7 +76,7 @@ class SwapPrior(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, noisy: Tensor, timestep: Tensor, masked: Tensor, keep: Tensor, tokens: Tensor) -> Tensor:
-        """The prediction ``(B, 4, h, w)`` from noisy and masked latents ``(B, 4, h, w)`` and keep ``(B, 1, h, w)``."""
+        """The prediction ``(B, C, h, w)`` from noisy and masked latents ``(B, C, h, w)`` and keep ``(B, 1, h, w)``."""
 
 
 #: Reference attention is ``attn2``, self-attention ``attn1``.
@@ -127,14 +128,15 @@ class FaceSwapPrior(TokenPrior):
         widths: channels of the U-Net's two levels, multiples of 32.
         identity_tokens: M.
         embedding_dim: entries of an embedding.
+        channels: C, of the codec's latents.
     """
 
     def __init__(self, widths: tuple[int, int] = (64, 128), identity_tokens: int = 8,
-                 embedding_dim: int = EMBEDDING_DIM) -> None:
+                 embedding_dim: int = EMBEDDING_DIM, channels: int = LATENT_CHANNELS) -> None:
         super().__init__()
         self.schedule, self.targets = schedule(), UNET_TARGETS
         self.unet = UNet2DConditionModel(
-            sample_size=16, in_channels=2 * LATENT_CHANNELS + 1, out_channels=LATENT_CHANNELS, layers_per_block=1,
+            sample_size=16, in_channels=2 * channels + 1, out_channels=channels, layers_per_block=1,
             block_out_channels=widths, cross_attention_dim=TOKEN_DIM,
             # Attention where it is cheap: at 8x8 and in the middle. At 16x16 it doubled a step's time.
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -194,4 +196,5 @@ def progress_of(timestep: Tensor) -> Tensor:
 def build(record: Mapping[str, Any]) -> FaceSwapPrior:
     """The network that an asset's record describes."""
     fine, coarse = record["widths"]
-    return FaceSwapPrior((fine, coarse), record["identity_tokens"], record.get("embedding_dim", EMBEDDING_DIM))
+    return FaceSwapPrior((fine, coarse), record["identity_tokens"], record.get("embedding_dim", EMBEDDING_DIM),
+                         record.get("channels", LATENT_CHANNELS))

@@ -17,8 +17,8 @@ class Scene:
     Attributes:
         image: ``(B, 3, H, W)`` in [0, 1].
         hole: ``(B, 1, H, W)``, 1 where the face is repainted.
-        latent: ``(B, 4, h, w)`` of the whole picture.
-        masked: ``(B, 4, h, w)`` of the picture with the hole greyed out.
+        latent: ``(B, C, h, w)`` of the whole picture.
+        masked: ``(B, C, h, w)`` of the picture with the hole greyed out.
         keep: ``(B, 1, h, w)`` share of kept pixels.
         attributes: ``(B, 10)`` pose, expression and light, as the attribute network reads them.
         seen: ``(B, K)`` what the prior reads of it besides (`SwapPrior.seen`).

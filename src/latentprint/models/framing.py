@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -278,3 +278,24 @@ def look_at_all(landmarks: nn.Module, images: Tensor, start: Tensor | None = Non
         x = part.to(device).float()
         parts.append(look(landmarks, x / 255 if part.dtype == torch.uint8 else x, start))
     return Found(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
+
+
+def settle(network: Any, landmarks: Callable[[], nn.Module], images: Tensor, what: str) -> Position | None:
+    """Give a recogniser that declares where it wants the face the framing ``auto`` of a set of photos.
+
+    Args:
+        network: one without a `Framing` is left as it is. landmarks: makes the network that finds them.
+        images: ``(N, 3, H, H)`` uint8. what: names the set in messages.
+
+    Returns:
+        Where the set has its faces; None where that was not asked.
+
+    Raises:
+        UserError: see `locate`.
+    """
+    if not isinstance(getattr(network, "framing", None), Framing):
+        return None
+    position = locate(landmarks(), images, what)
+    network.framing = OneForAll(int(network.side), position.matrix(float(network.zoom)))
+    network.framing.to(next(network.parameters()).device)
+    return position

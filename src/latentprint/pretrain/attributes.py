@@ -23,7 +23,7 @@ class AttributesConfig(PretrainConfig):
 
     steps: int = Field(3000, ge=1, description="optimiser steps")
     people: int = Field(6000, ge=2, description="procedural people in the pool")
-    photos: int = Field(3, ge=2, description="photos of each")
+    photos: int = Field(3, ge=1, description="photos of each, with 'data' at most so many")
     first_person: int = Field(3_000_000, ge=0, description="identity seed of the first procedural person")
 
 
@@ -55,12 +55,12 @@ def pretrain(config: AttributesConfig, out: Path, resume: bool = False) -> dict[
     Loop(run, "attributes", optimizer, {"network": network}, config.steps, warm_cosine(config.steps, 100),
          save_every=config.save_every).fit(loss_at)
     return finish(run, config, "attributes", "attributes", network, "latentprint pretrain attributes",
-                  lambda module: {"correlation": correlations(module, config.size)})
+                  lambda module: {"correlation": correlations(module, config)})
 
 
-def correlations(network: nn.Module, size: int) -> dict[str, float]:
+def correlations(network: nn.Module, config: AttributesConfig) -> dict[str, float]:
     """Pearson correlation of each predicted attribute with the truth, on unseen people."""
-    data = unseen_people(size)
+    data = unseen_people(config)
     assert data.attributes is not None
     predicted, truth = in_batches(network, data.images).numpy(), data.attributes.numpy()
     return {name: round(float(np.corrcoef(predicted[:, i], truth[:, i])[0, 1]), 4)

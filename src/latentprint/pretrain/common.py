@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import yaml
 from pydantic import Field
 from torch import Tensor, nn
@@ -25,9 +26,13 @@ from latentprint.engine.seeds import step_generator
 from latentprint.engine.settings import Accumulate
 from latentprint.errors import UserError
 from latentprint.models.assets import PACKAGED, half_round, save_asset
+from latentprint.models.framing import resample
 
 #: People of the metrics recorded with an asset; no pretraining and no audit ever sees them.
 UNSEEN_PEOPLE = range(9_000_000, 9_000_200)
+
+#: People in ``data``, of whom one at least is kept back.
+LEAST_PEOPLE = 3
 
 #: Settings that say where a run takes place, not what it makes.
 _PLACE = {"install", "device", "assets"}
@@ -42,9 +47,10 @@ class PretrainConfig(Config):
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     first_person: int = Field(1_000_000, ge=0, description="identity seed of the first procedural person")
     people: int = Field(3000, ge=2, description="procedural people in the pool")
-    photos: int = Field(10, ge=2, description="photos of each")
-    data: DataSource | None = Field(None, description="pictures in place of procedural people; of everyone who has as "
-                                                      "many as 'photos', the first so many")
+    photos: int = Field(10, ge=1, description="photos of each, with 'data' at most so many")
+    data: DataSource | None = Field(None, description="pictures in place of procedural people")
+    heldout: int = Field(200, ge=1, description="people of 'data' that are kept back for the recorded metrics: at most "
+                                                "a tenth of them")
     size: int = Field(64, ge=32, multiple_of=16, description="picture height and width, pixels")
     device: DeviceName = Field("auto", description="auto, cpu or cuda")
     precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
@@ -63,32 +69,59 @@ def open_run(config: PretrainConfig, out: Path, resume: bool) -> RunDir:
 
 
 def people_of(config: PretrainConfig) -> ImageSet:
-    """The pool: of each person ``photos`` pictures, grouped by person, with holes.
+    """The pool: of each person at most ``photos`` pictures, grouped by person, with holes.
 
     Raises:
-        UserError: too few people of ``data`` have so many.
+        UserError: too few people in ``data``, or pictures of another size.
     """
-    if config.data is not None:
-        given = load(config.data)
-        for note in (*given.notes, *enforce([flat_images(given, every_class=False)])):
-            say(note)
-        enough = (given.counts() >= config.photos).nonzero().flatten().tolist()
-        if len(enough) < 2:
-            raise UserError(f"data: {len(enough)} people of {given.source} have photos = {config.photos} pictures; "
-                            "at least 2 are needed")
-        return with_holes(given.of_classes(enough).first_photos(config.photos)[0])
-    return load(ProceduralSource(people=config.people, photos=config.photos, first_identity=config.first_person,
-                                 size=config.size))
+    if config.data is None:
+        return load(ProceduralSource(people=config.people, photos=config.photos, first_identity=config.first_person,
+                                     size=config.size))
+    given = _given(config)
+    for note in (*given.notes, *enforce([flat_images(given, every_class=False)])):
+        say(note)
+    return with_holes(given.of_classes(range(given.n_classes - _heldout(config, given))).first_photos(config.photos)[0])
 
 
-def unseen_people(size: int, photos: int = 6) -> ImageSet:
-    """200 people for the recorded metrics."""
-    return make_people(UNSEEN_PEOPLE, photos, size=size)
+def unseen_people(config: PretrainConfig, photos: int = 6) -> ImageSet:
+    """People for the recorded metrics, with holes: 200 procedural ones, or those of ``data`` that are kept back."""
+    if config.data is None:
+        return make_people(UNSEEN_PEOPLE, photos, size=config.size)
+    given = _given(config)
+    return with_holes(given.of_classes(range(given.n_classes - _heldout(config, given), given.n_classes)))
+
+
+def _given(config: PretrainConfig) -> ImageSet:
+    assert config.data is not None
+    given = load(config.data)
+    if given.n_classes < LEAST_PEOPLE:
+        raise UserError(f"data: {given.source} has {given.n_classes} people; at least {LEAST_PEOPLE} are needed")
+    if given.size != config.size:
+        raise UserError(f"size: {config.size}, and the pictures of {given.source} have {given.size} pixels; set them "
+                        "alike")
+    return given
+
+
+def _heldout(config: PretrainConfig, given: ImageSet) -> int:
+    return min(config.heldout, max(1, given.n_classes // 10))
 
 
 def draw(config: PretrainConfig, name: str, step: int, n: int) -> Tensor:
     """Indices of a step's batch out of ``n`` images."""
     return torch.randint(n, (config.batch,), generator=step_generator(config.seed, name, step))
+
+
+def seen_otherwise(x: Tensor, jitter: float, rng: torch.Generator) -> Tensor:
+    """Pictures ``(B, C, H, H)``, each turned by about ``jitter`` radians, scaled by ``1 + jitter`` and shifted by
+    ``jitter`` of its side, all at a lower resolution: one of 3/4 of theirs to theirs."""
+    turn, grow, *shift = (jitter * torch.randn(4, len(x), generator=rng)).unbind()
+    cos, sin = grow.exp() * turn.cos(), grow.exp() * turn.sin()
+    rows = [torch.stack([cos, -sin, 0.5 - 0.5 * cos + 0.5 * sin + shift[0]], 1),
+            torch.stack([sin, cos, 0.5 - 0.5 * sin - 0.5 * cos + shift[1]], 1)]  # about the middle
+    side = x.shape[-1]
+    smaller = int(torch.randint(3 * side // 4, side + 1, (), generator=rng))
+    small = F.interpolate(x, (smaller, smaller), mode="bilinear", antialias=True, align_corners=False)
+    return resample(small, torch.stack(rows, 1), side)
 
 
 def command_of(config: PretrainConfig, command: str) -> str:

@@ -11,7 +11,7 @@ Half of the swaps ask for somebody between two people, since what is asked for l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from latentprint.data.base import ImageSet
+from latentprint.data.base import ImageSet, concatenate
 from latentprint.diffusion.evaluate import swap_metrics
 from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior, SwapPrior
 from latentprint.diffusion.scene import Scenes
@@ -34,9 +34,18 @@ from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
 from latentprint.models.assets import PACKAGED, copy_asset, find_asset, load_asset, read_index
 from latentprint.models.attributes import GROUP_COLUMNS
-from latentprint.models.codec import LatentCodec
+from latentprint.models.codec import LATENT_CHANNELS, LatentCodec
+from latentprint.models.framing import settle
 from latentprint.models.recognisers import EmbeddingNetwork, embed
-from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
+from latentprint.pretrain.common import (
+    PretrainConfig,
+    draw,
+    finish,
+    open_run,
+    people_of,
+    seen_otherwise,
+    unseen_people,
+)
 
 #: Networks that a prior only works with as they were when it was trained.
 NEEDS = ("codec", "attributes", "teacher")
@@ -49,12 +58,14 @@ class PriorConfig(PretrainConfig):
     batch: int = Field(32, ge=2, description="photos a step")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     people: int = Field(5000, ge=2, description="procedural people in the pool")
-    photos: int = Field(6, ge=2, description="photos of each")
+    photos: int = Field(6, ge=1, description="photos of each, with 'data' at most so many")
     first_person: int = Field(5_000_000, ge=0, description="identity seed of the first procedural person")
     assets: str | None = Field(None, description="folder with codec, teacher and attributes; None = packaged")
     teacher: str = Field("teacher", description="asset of the recogniser whose embeddings say who is to be painted")
     base: Path | None = Field(None, description="folder with the prior to start from and its codec, such as "
                                                 "'latentprint convert diffusers' makes; null: the embedded network")
+    start: Literal["new", "packaged"] = Field("new", description="weights of the embedded network to begin with: "
+                                                                 "random ones, or those of the packaged prior")
     trained: Literal["all", "tokens"] = Field("all", description="of a base: everything, or the layers that make "
                                                                  "tokens and the first convolution alone")
     checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a "
@@ -65,12 +76,18 @@ class PriorConfig(PretrainConfig):
     identity_tokens: int = Field(16, ge=4, description="M, tokens that reference attention reads")
     noise_skew: float = Field(2.0, ge=1, description="1: all noise levels alike; higher: more of the noisy ones, "
                                                      "where it is decided who it will be")
+    own_share: float = Field(0.0, ge=0, le=1, description="share of the photos repainted from their own embedding and "
+                                                          "not from other photos of the person")
+    mirrored: bool = Field(False, description="learn from mirrored photos as well")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of identities left out (classifier-free guidance)")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights")
     identity_weight: float = Field(0.5, ge=0, description="weight of the teacher's 1 - cos on swaps")
     attribute_weight: float = Field(0.5, ge=0, description="weight of the attributes' squared error on swaps")
     swap_share: float = Field(0.25, ge=0, le=1, description="share of the batch swapped for the two")
     swap_from: float = Field(0.5, ge=0, le=1, description="share of the steps after which they are on; 1: never")
+    jitter: float = Field(0.0, ge=0, le=0.2, description=(
+        "what the teacher sees of a swap is turned, scaled and shifted by about so much of its side, and blurred, each "
+        "time otherwise: what then pleases it is a face and not a pattern"))
     swap_steps: int = Field(4, ge=1, description="steps of the sampler that draws the swaps")
     blend_share: float = Field(0.5, ge=0, le=1, description="share of the swaps that ask for a mix of two people")
 
@@ -84,12 +101,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pool:
-    """Public people, encoded once: scenes and teacher embeddings (N, D), grouped by person."""
+    """Public photos, encoded once.
+
+    Attributes:
+        scene: of N photos, or of these and then their mirrored ones.
+        embeddings: ``(N, D)`` by the teacher.
+        labels: ``(N,)`` whom they show.
+        photos: ``(N, K)`` all photos of each one's person, see `photos_of`.
+    """
 
     scene: Scenes
     embeddings: Tensor
     labels: Tensor
-    photos: int
+    photos: Tensor
 
 
 def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -103,12 +127,16 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
         raise UserError(f"base: the codec in {config.base} is not one")
     if not isinstance(teacher, EmbeddingNetwork):
         raise UserError(f"teacher: the asset {config.teacher!r} is not a recogniser")
+    judge = lay_out(load_asset("judge", folder), device)
     torch.manual_seed(config.seed)
-    prior, record = begun(config, teacher.dim)
+    prior, record = begun(config, teacher.dim, getattr(codec, "channels", LATENT_CHANNELS))
     parameters = trained_parameters(prior, config)
     # Not laid out as the convolutional networks are: attention and group norms made that a sixth slower on a CPU.
     swapper = Swapper(prior.to(device), codec, attributes)
-    pool = encode_pool(swapper, teacher, people_of(config), config.photos)
+    data = people_of(config)
+    for network in (teacher, judge):
+        settle(network, lambda: lay_out(load_asset("landmarks", folder), device), data.images, data.source)
+    pool = encode_pool(swapper, teacher, data, config.mirrored)
     optimizer = make_optimizer(parameters, config)
     average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
 
@@ -129,7 +157,7 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     prior.load_state_dict(average.module.state_dict())
 
     def measure(module: nn.Module) -> dict[str, Any]:
-        return swap_metrics(swapper, load_asset("judge", folder), teacher, unseen_people(config.size))
+        return swap_metrics(swapper, judge, teacher, unseen_people(config))
 
     needs = {name: find_asset(names[name], places[name])[1]["sha256"] for name in NEEDS}
     shipped = read_index(PACKAGED)
@@ -140,20 +168,25 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
                   **record)
 
 
-def begun(config: PriorConfig, embedding_dim: int) -> tuple[SwapPrior, dict[str, Any]]:
+def begun(config: PriorConfig, embedding_dim: int,
+          channels: int = LATENT_CHANNELS) -> tuple[SwapPrior, dict[str, Any]]:
     """The network to train, and what its asset's record needs to build it again.
 
     Args:
         embedding_dim: entries of the teacher's embeddings; of a base that reads others that layer begins anew.
+        channels: of the codec's latents.
 
     Raises:
         UserError: ``base`` has no prior.
     """
     if config.base is None:
         widths = (config.width, 2 * config.width)
-        return (FaceSwapPrior(widths, config.identity_tokens, embedding_dim),
+        new = FaceSwapPrior(widths, config.identity_tokens, embedding_dim, channels)
+        if config.start == "packaged":
+            _begin_from_packaged(new)
+        return (new,
                 {"kind": "prior", "widths": list(widths), "identity_tokens": config.identity_tokens,
-                 "embedding_dim": embedding_dim})
+                 "embedding_dim": embedding_dim, "channels": channels})
     if "prior" not in read_index(config.base):  # the packaged one would be taken in its place
         raise UserError(f"base: {config.base} has no asset 'prior'; make one with 'latentprint convert diffusers'")
     prior = load_asset("prior", config.base)
@@ -164,6 +197,21 @@ def begun(config: PriorConfig, embedding_dim: int) -> tuple[SwapPrior, dict[str,
     if prior.embedding_dim != embedding_dim:
         prior.read_embeddings_of(embedding_dim)
     return prior.requires_grad_(True).train(), {**record, "embedding_dim": embedding_dim}
+
+
+def _begin_from_packaged(prior: SwapPrior) -> None:
+    """Copy the packaged prior's weights, but for the layer that reads embeddings where those are of another size.
+
+    Raises:
+        UserError: they are of another shape.
+    """
+    state = load_asset("prior", PACKAGED).state_dict()
+    own = prior.state_dict()
+    other = {key for key in own if key not in state or state[key].shape != own[key].shape}
+    if other - {"identity.0.weight"}:
+        raise UserError(f"start: the packaged prior has other shapes, the first of '{min(other)}'; leave width and "
+                        "identity_tokens as they are, or set start=new")
+    prior.load_state_dict({**state, **{key: own[key] for key in other}})
 
 
 def trained_parameters(prior: SwapPrior, config: PriorConfig) -> list[nn.Parameter]:
@@ -191,25 +239,51 @@ def make_optimizer(parameters: list[nn.Parameter], config: PriorConfig) -> torch
     return AdamW8bit(parameters, config.lr, weight_decay=1e-2)
 
 
-def encode_pool(swapper: Swapper, teacher: nn.Module, data: ImageSet, photos: int) -> Pool:
-    """Every photo's scene and the teacher's embedding of it."""
-    return Pool(swapper.scenes(data), embed(teacher, data.images), data.labels, photos)
+def encode_pool(swapper: Swapper, teacher: nn.Module, data: ImageSet, mirrored: bool = False) -> Pool:
+    """Every photo's scene and the teacher's embedding of it; ``mirrored``: the mirrored photos' scenes as well."""
+    both = concatenate(data, _mirrored(data)) if mirrored else data
+    return Pool(swapper.scenes(both), embed(teacher, data.images), data.labels, photos_of(data.labels))
+
+
+def _mirrored(data: ImageSet) -> ImageSet:
+    assert data.holes is not None
+    return replace(data, images=data.images.flip(3), holes=data.holes.flip(3), attributes=None,
+                   names=tuple(f"{name}, mirrored" for name in data.names))
+
+
+def photos_of(labels: Tensor) -> Tensor:
+    """For each of N photos all photos of its person, ``(N, K)``, padded with -1 to the most of anyone, and to 2.
+
+    Args:
+        labels: ``(N,)`` whom they show.
+    """
+    counts, order = torch.bincount(labels), labels.argsort(stable=True)
+    place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
+    table = torch.full((len(counts), max(2, int(counts.max()))), -1)
+    table[labels[order], place] = order
+    return table[labels]
 
 
 def identity_of(pool: Pool, index: Tensor, config: PriorConfig, step: int) -> Tensor:
-    """For each photo, the mean embedding of one to all other photos of its person, (B, D)."""
-    own = pool.embeddings.view(-1, pool.photos, pool.embeddings.shape[1])[index // pool.photos]
-    order = torch.rand(len(index), pool.photos, generator=step_generator(config.seed, "identity", step))
-    order.scatter_(1, (index % pool.photos)[:, None], torch.inf)  # never the photo itself
+    """For each photo, the mean embedding of one to all other photos of its person, ``(B, D)``; its own embedding where
+    there is no other photo, and in a share ``own_share`` of the batch."""
+    index = index % len(pool.labels)  # a mirrored photo shows the same person
+    photos = pool.photos[index]
+    order = torch.rand(photos.shape, generator=step_generator(config.seed, "identity", step))
+    order.masked_fill_((photos < 0) | (photos == index[:, None]), torch.inf)  # never the photo itself
     rank = order.argsort(1).argsort(1)
-    count = torch.randint(1, pool.photos, (len(index), 1), generator=step_generator(config.seed, "count", step))
-    return F.normalize((own * (rank < count).unsqueeze(2)).sum(1), dim=1)
+    count = torch.randint(1, photos.shape[1], (len(index), 1), generator=step_generator(config.seed, "count", step))
+    used = (rank < count) & order.isfinite()
+    mean = (pool.embeddings[photos] * used.unsqueeze(2)).sum(1)
+    own = torch.rand(len(index), generator=step_generator(config.seed, "own", step)) < config.own_share
+    own |= ~used.any(1)
+    return F.normalize(torch.where(own[:, None], pool.embeddings[index], mean), dim=1)
 
 
 def prior_loss(swapper: Swapper, pool: Pool, config: PriorConfig, step: int,
                device: torch.device) -> tuple[Tensor, dict[str, Tensor | float]]:
     """Mean squared error of v at random noise levels, skewed towards the noisy ones."""
-    index = draw(config, "prior", step, len(pool.labels))
+    index = draw(config, "prior", step, len(pool.scene))
     rng = step_generator(config.seed, "noise", step)
     scene = pool.scene.take(index).to(device)
     progress = torch.rand(len(index), generator=rng) ** config.noise_skew
@@ -228,7 +302,7 @@ def swap_losses(swapper: Swapper, teacher: nn.Module, pool: Pool, config: PriorC
     """
     count = max(1, round(config.swap_share * config.batch))
     rng = step_generator(config.seed, "swap-noise", step)
-    index = draw(config, "swap", step, len(pool.labels))[:count]
+    index = draw(config, "swap", step, len(pool.scene))[:count]
     donors = draw(config, "donor", step, len(pool.labels))[:count]
     scene, wanted = pool.scene.take(index).to(device), identity_of(pool, donors, config, step)
     part = torch.rand(count, 1, generator=rng) * (torch.rand(count, 1, generator=rng) < config.blend_share)
@@ -237,4 +311,5 @@ def swap_losses(swapper: Swapper, teacher: nn.Module, pool: Pool, config: PriorC
     seeds = torch.randint(2**62, (count,), generator=rng)
     picture = swapper.ddim(wanted, scene, seeds, config.swap_steps, gradient_steps=1, until=until)
     kept = attribute_mse(swapper.attributes(picture).float(), scene.attributes, GROUP_COLUMNS)
-    return identity_cosine(teacher(picture), wanted).mean(), kept.mean()
+    shown = seen_otherwise(picture, config.jitter, rng) if config.jitter else picture
+    return identity_cosine(teacher(shown), wanted).mean(), kept.mean()

@@ -84,7 +84,7 @@ def pretrain(config: RecogniserConfig, out: Path, resume: bool = False) -> dict[
     preset = {values["name"]: f" --preset {preset}" for preset, values in PRESETS.items() if "name" in values}
     command = "latentprint pretrain recogniser" + preset.get(config.name, "")
     return finish(run, config, "recogniser", config.name, network, command,
-                  lambda module: verification(module, config.size), architecture=config.architecture, dim=config.dim)
+                  lambda module: verification(module, config), architecture=config.architecture, dim=config.dim)
 
 
 def _margin(config: RecogniserConfig, n_people: int) -> Any:
@@ -95,9 +95,9 @@ def _margin(config: RecogniserConfig, n_people: int) -> Any:
     return CosFaceLoss(n_people, config.dim, margin=config.margin, scale=config.scale)
 
 
-def verification(network: nn.Module, size: int) -> dict[str, Any]:
+def verification(network: nn.Module, config: RecogniserConfig) -> dict[str, Any]:
     """Image-to-image TAR of unseen people at two false match rates."""
-    data = unseen_people(size)
+    data = unseen_people(config)
     result = calibrate_pairs(embed(network, data.images), data.labels)
     return {"tar": {f"{fmr:g}": round(rate, 4) for fmr, rate in result.tar.items()},
             "n_impostor": result.n_impostor, "n_genuine": result.n_genuine}
