@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from latentprint.models.framing import CHIP, POINTS, mapped, similarity
+from latentprint.data.base import ImageSet
+from latentprint.models.framing import CHIP, POINTS, Framing, Given, mapped, similarity
+from latentprint.models.recognisers import EmbeddingNetwork
 
 #: Where a chip has its 68 landmarks: the five that framing goes by in place, all others at its mouth.
 LAYOUT = torch.tensor([0.482, 0.683]).repeat(68, 1)
@@ -27,6 +29,12 @@ def drawn_faces(chips: Tensor, size: int = 64, width: float = 0.03) -> Tensor:
     place = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
     dots = torch.exp(-(place - eyes[:, :, None, None]).square().sum(-1) / (2 * width**2))
     return torch.stack([dots[:, 0], torch.zeros_like(dots[:, 0]), dots[:, 1]], 1)
+
+
+def drawn_set(*places: tuple[float, float, float], size: int = 64, source: str = "drawn") -> ImageSet:
+    """A set of drawn faces, each a person, framed by (x, y, side) each."""
+    images = as_uint8(drawn_faces(torch.stack([chip_at(*each) for each in places]), size))
+    return ImageSet(images, torch.arange(len(places)), tuple(f"{source} {i}" for i in range(len(places))), source)
 
 
 def as_uint8(x: Tensor) -> Tensor:
@@ -52,3 +60,31 @@ class Dots(nn.Module):
         points = mapped(LAYOUT.to(x).expand(len(x), -1, -1), similarity(eyes, EYES)[0])
         there = ((total > 0) & (total < 0.2 * x.shape[-1] ** 2)).all(1) & (x[:, 1].amax((1, 2)) < 0.5)
         return torch.where(there[:, None, None], points, torch.full_like(points, 0.5)) * self.weight
+
+
+class Whole(nn.Module):
+    """Landmarks as if every picture were a chip: a face everywhere, that fills what is shown."""
+
+    side = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return LAYOUT.to(x).expand(len(x), -1, -1) * self.weight
+
+
+class Tiny(EmbeddingNetwork):
+    """A recogniser that expects the face at a place: a linear map of its chip."""
+
+    side, zoom = 16, 1.2
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.framing: Framing = Given(self.side)
+        self.linear = nn.Linear(3 * 16 * 16, 512, bias=False)
+        nn.init.normal_(self.linear.weight, generator=torch.Generator().manual_seed(seed))
+
+    def raw(self, x: Tensor) -> Tensor:
+        return self.linear(self.framing(x).flatten(1) - 0.5)

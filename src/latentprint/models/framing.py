@@ -15,7 +15,7 @@ Coordinates are fractions of the picture, x to the right and y down.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from latentprint.data.warp import mapped, resample, similarity
 from latentprint.errors import UserError
 
-__all__ = ["Each", "Found", "Framing", "FramingName", "Given", "OneForAll", "Position", "expected_points",
-           "find_points", "locate", "look", "look_at_all", "mapped", "resample", "similarity"]
+__all__ = ["Each", "Found", "Framing", "FramingName", "Given", "OneForAll", "Position", "as_floats", "expected_points",
+           "find_points", "locate", "look", "look_at_all", "mapped", "mean_position", "position_of", "resample",
+           "similarity"]
 
 FramingName = Literal["auto", "each", "given"]
 #: Of 68 landmarks: outer and inner corner of the eye on the left, inner and outer of the right one, base of the nose.
@@ -255,6 +256,23 @@ def locate(landmarks: nn.Module, images: Tensor, what: str) -> Position:
     return position
 
 
+def position_of(landmarks: nn.Module, images: Tensor, near: Position) -> Position:
+    """Where pictures ``(N, 3, H, H)``, bytes or in [0, 1], have the face, looked for ``near`` a place in all of them.
+
+    Where none has one, `found` is 0 and the rest means nothing.
+    """
+    return _position(look_at_all(landmarks, images, near.matrix(START_ZOOM)))
+
+
+def mean_position(several: Sequence[Position]) -> Position:
+    """That of several sets, all alike, whatever their sizes; `spread` is the largest."""
+    mean = torch.stack([each.points for each in several]).mean(0)
+    residual = float(similarity(mean[None, list(POINTS)], expected_points())[1])
+    n = sum(each.n for each in several)
+    return Position(mean, residual, max(each.spread for each in several), n,
+                    sum(each.found * each.n for each in several) / n)
+
+
 def _position(found: Found) -> Position:
     seen = found.seen
     if not bool(seen.any()):
@@ -273,10 +291,7 @@ def look_at_all(landmarks: nn.Module, images: Tensor, start: Tensor | None = Non
         start: ``(2, 3)`` for all of them.
     """
     device = next(landmarks.parameters(), torch.empty(0)).device
-    parts = []
-    for part in images.split(batch):
-        x = part.to(device).float()
-        parts.append(look(landmarks, x / 255 if part.dtype == torch.uint8 else x, start))
+    parts = [look(landmarks, as_floats(part).to(device), start) for part in images.split(batch)]
     return Found(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
 
 
@@ -299,3 +314,8 @@ def settle(network: Any, landmarks: Callable[[], nn.Module], images: Tensor, wha
     network.framing = OneForAll(int(network.side), position.matrix(float(network.zoom)))
     network.framing.to(next(network.parameters()).device)
     return position
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1]; floats as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images

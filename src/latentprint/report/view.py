@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from latentprint.report import names
 from latentprint.report.build import cautions, numbers
 from latentprint.report.conclusive import Reason, doubts, reasons, state
+from latentprint.report.framing import FramingView, framing_view
 from latentprint.report.gauge import Gauge, gauge
 from latentprint.report.grades import INCONCLUSIVE, Grade, Headline
 from latentprint.report.impersonation import Impersonation
@@ -95,6 +96,7 @@ class Channel:
     people: Table
     models: Table
     recognisers: Table
+    framing: FramingView
     stages: Table
     diagnosed: bool
     findings: Table
@@ -153,7 +155,7 @@ class Channel:
                     ("arms", "Numbers", self.arms),
                     ("groups", "Groups", self.groups), ("people", "Each person", self.people),
                     ("models", self.models_title, self.models or self.recognisers),
-                    ("cost", "Cost", self.cost),
+                    ("framing", "Framing", self.framing), ("cost", "Cost", self.cost),
                     ("training", "Training", self.figures or self.stages or self.diagnosed or self.geometry),
                     ("protocol", "Protocol", self.protocol)]
         return [(key, title) for key, title, content in optional if content]
@@ -200,6 +202,7 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         people=people_table(section),
         models=Table((), ()) if name == "template" else models_table(section),
         recognisers=recognisers_table(section),
+        framing=framing_view(section, pictures),
         stages=stages_table(section),
         diagnosed=isinstance(section.get("diagnosis"), list),
         findings=findings_table(section),
@@ -226,6 +229,7 @@ def picture_names(section: Mapping[str, Any]) -> list[str]:
     """The picture files that a section refers to."""
     listed = [mapping(entry).get("file") for key in ("figures", "variant_figures")
               for entry in sequence(section.get(key))]
+    listed.append(mapping(section.get("framing")).get("sheet"))
     return [name for name in (section.get("grid"), *listed) if isinstance(name, str) and name]
 
 
