@@ -1,4 +1,4 @@
-"""Framing in every channel: settings, refusals, the report and ``--check``, on stand-ins that find a face everywhere."""
+"""Framing in every channel: settings, refusals, report and ``--check``, on stand-ins that find a face everywhere."""
 
 from __future__ import annotations
 
@@ -74,18 +74,25 @@ def test_features(run: Run, assets: Path) -> None:
     assert (folder / "images" / "framing.png").is_file()
 
 
-def test_labels_and_their_check(run: Run, assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = settings(assets, {**SMALL_LABEL, "judge": "two", "judge_framing": "each"})
-    words = [word for each in given for word in ("--set", each)]
+def label_settings(assets: Path) -> list[str]:
+    return settings(assets, {**SMALL_LABEL, "judge": "two", "judge_framing": "each", "attack.access": "scores",
+                             "attack.stages": "[]"})
+
+
+def test_the_check_of_labels(assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for each in label_settings(assets) for word in ("--set", each)]
     main(["audit", "label", "--preset", "tiny", "--out", str(tmp_path / "check"), "--check", *words])
     shown = " ".join(capsys.readouterr().out.split())
     assert "judge_framing" in shown and "two, each" in shown and "faces found in 100%" in shown
     assert (tmp_path / "check" / "framing.png").is_file()
-    code, err, folder = run("audit label", *given)
+
+
+def test_labels(run: Run, assets: Path) -> None:
+    code, err, folder = run("audit label", *label_settings(assets))
     assert code == 0, err
     section, _ = report_of(folder, "label")
-    assert names(section) == ["two judge_framing each"] and section["protocol"]["framing"] == [
-        "two (judge_framing): each"]
+    assert names(section) == ["two judge_framing each"]
+    assert section["protocol"]["framing"] == ["two (judge_framing): each"]
     assert [each["name"] for each in section["framing"]["sets"]][-1] == "reconstructions"
 
 

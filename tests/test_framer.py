@@ -23,7 +23,7 @@ HERE, NEAR, FAR = (0.5, 0.5, 0.6), (0.5, 0.515, 0.6), (0.5, 0.54, 0.6)
 
 def framer(**sets: ImageSet) -> Framer:
     """With landmarks that find drawn faces; names of sets with a dot for an underscore."""
-    made = Framer({name.replace("_", "."): each for name, each in sets.items()}, None, torch.device("cpu"))
+    made = Framer({name.replace("_", "."): each.images for name, each in sets.items()}, None, torch.device("cpu"))
     made.__dict__["landmarks"] = Dots()
     return made
 
@@ -115,7 +115,7 @@ def test_scattered_faces_are_warned_of_where_one_framing_is_for_all() -> None:
     assert made.warnings(made.seen()) == []
     framed(made, teacher="auto")
     (warning,) = made.warnings(made.seen())
-    assert "a face of data.public lies 0.08 of a face crop from the mean one" in warning and "tiny teacher" in warning
+    assert "faces lie 0.08 in data.public of a face crop from their mean place" in warning and "tiny teacher" in warning
     assert "spread 0.08" in in_words(made.positions["data.public"])
 
 
@@ -136,7 +136,7 @@ def test_dots_lie_where_the_points_are_and_lines_around_the_crops(monkeypatch: p
     framing_sheet({"some": Framed(grey, points, [True, False], {"judge": grey}, {"judge": corners}),
                    "fewer": Framed(grey[:1], points[:1], [True], {"judge": grey[:1]}, {"judge": corners[:1]})},
                   Path("sheet.png"))
-    assert list(rows) == ["some", "some to judge", "fewer", "fewer to judge"]
+    assert list(rows) == ["some", "judge: some", "fewer", "judge: fewer"]
     face, none = rows["some"]
     green, red = face[72, 72].tolist(), none[72, 72].tolist()
     assert green[1] > green[0] and red[0] > red[1], "no face: red dots"

@@ -76,7 +76,9 @@ HelpKeys = Annotated[bool, typer.Option("--help-keys", help="List every setting 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as YAML, and exit.")]
 VictimFile = Annotated[Path | None, typer.Option("--victim", metavar="FILE", help=(
     "A YAML file about your model: the settings below `victim.`, such as model, weights, classes, mean, std."))]
-Check = Annotated[bool, typer.Option("--check", help="Look at data, victim and budget, say what is found, and exit.")]
+Check = Annotated[bool, typer.Option("--check", help=(
+    "Look at data, victim and budget, say what is found, and exit; where recognisers frame faces, a picture of it goes "
+    "to --out, by default runs/COMMAND-check."))]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 
 
@@ -91,7 +93,7 @@ class Job(NamedTuple):
     config: type[Any]
     presets: Mapping[str, Mapping[str, Any]]
     run: Callable[[Any, Path, bool], dict[str, Any]]
-    check: Callable[[Any], list[Row]] | None = None
+    check: Callable[[Any, Path], list[Row]] | None = None
 
 
 def _add_job(
@@ -132,7 +134,7 @@ def _add_job(
             return
         if check:
             assert job.check is not None
-            rows = job.check(settings)
+            rows = job.check(settings, out or Path("runs") / f"{name}-check")
             Console().print(console.findings_table(rows, "FAULT"))
             if any(row.ok is False for row in rows):
                 raise typer.Exit(2)
@@ -203,10 +205,10 @@ def _audit_label() -> Job:
     return Job(LabelConfig, PRESETS, run_audit, _check_label)
 
 
-def _check_label(config: Any) -> list[Row]:
+def _check_label(config: Any, out: Path) -> list[Row]:
     from latentprint.label.check import check_audit
 
-    return check_audit(config)
+    return check_audit(config, out)
 
 
 def _defend_label() -> Job:

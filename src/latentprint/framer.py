@@ -9,6 +9,7 @@ mean face, which is where reconstructions are drawn.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from latentprint.data.base import ImageSet
 from latentprint.data.pixels import as_bytes
+from latentprint.data.splits import AuditData
 from latentprint.data.warp import mapped
 from latentprint.errors import UserError
 from latentprint.findings import Row
@@ -52,6 +53,8 @@ SCATTERED = 0.04
 MANY_MISSED = 0.05
 #: Pictures of a set on the sheet; the corners of a crop, in its own coordinates.
 SHOWN, CORNERS = 6, torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+#: Where a run has that sheet.
+SHEET = "images/framing.png"
 #: What reconstructions are called beside the settings of the sets.
 RECONSTRUCTIONS = "reconstructions"
 
@@ -81,17 +84,19 @@ class Framer:
     """Frames recognisers by where an audit's image sets have the face, which is looked for once, when one needs it.
 
     Args:
-        sets: by setting; first the one among which reconstructions are drawn. All of one size.
+        sets: by setting, images ``(N, 3, H, H)`` uint8 of one size; first those among which reconstructions are drawn.
         assets: folder of networks, see `load_asset`; ``landmarks`` is the one that finds faces.
         device: where it looks.
-
-    Attributes:
-        framed: what was framed, in order.
     """
 
-    def __init__(self, sets: Mapping[str, ImageSet], assets: Path | None, device: torch.device) -> None:
+    def __init__(self, sets: Mapping[str, Tensor], assets: Path | None, device: torch.device) -> None:
         self.sets, self.assets, self.device = dict(sets), assets, device
-        self.framed: list[Framed] = []
+        self._framed: dict[tuple[str, str], Framed] = {}
+
+    @property
+    def framed(self) -> list[Framed]:
+        """What was framed, in order; of a recogniser that was loaded again, the last."""
+        return list(self._framed.values())
 
     def frame(self, network: nn.Module, name: str, framing: FramingName | None, setting: str) -> None:
         """Frame one recogniser; those that expect no place of the face are left as they are.
@@ -108,19 +113,20 @@ class Framer:
                 raise UserError(f"{setting}: {framing} is for recognisers that say where they expect the face, and "
                                 f"{name} does not: leave it out")
             return
-        network.framing = self._made(network, framing or "auto", setting).to(self.device)
-        self.framed.append(Framed(setting, name, network))
+        assert isinstance(network, nn.Module)
+        network.framing = self._made(network, framing or "auto", setting).to(_device_of(network))
+        self._framed[setting, name] = Framed(setting, name, network)
 
     def _made(self, network: Framable, framing: FramingName, setting: str) -> Framing:
         match framing:
             case "given":
                 return Given(network.side)
             case "each":
-                size = next(iter(self.sets.values())).size
-                if size < LEAST_SIDE:
+                if (size := next(iter(self.sets.values())).shape[-1]) < LEAST_SIDE:
                     raise UserError(f"{setting}: each needs images of at least {LEAST_SIDE} pixels, and these have "
                                     f"{size}: set auto")
-                return Each(network.side, self.landmarks, next(iter(self.positions.values())), network.zoom)
+                near = next(iter(self.positions.values()))
+                return Each(network.side, copy.deepcopy(self.landmarks), near, network.zoom)
         apart = self.apart
         if apart > MOST_APART:
             places = ", ".join(f"{name} ({in_words(each)})" for name, each in self.positions.items())
@@ -149,7 +155,7 @@ class Framer:
         Raises:
             UserError: see `locate`.
         """
-        return {name: locate(self.landmarks, each.images, name) for name, each in self.sets.items()}
+        return {name: locate(self.landmarks, images, name) for name, images in self.sets.items()}
 
     @cached_property
     def common(self) -> Position:
@@ -179,10 +185,27 @@ class Framer:
         more = {} if reconstructions is None else {RECONSTRUCTIONS: self.found_in(reconstructions)}
         return {**self.positions, **more}
 
+    def reported(self, reconstructions: Tensor, folder: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+        """What a report says of framing: what its section in report.json gains, nothing where no recogniser is framed,
+        and its warnings.
+
+        Args:
+            reconstructions: ``(N, 3, H, H)``, bytes or in [0, 1]. folder: the run's, to write the picture into; None:
+                none is written.
+        """
+        seen = self.seen(reconstructions)
+        section = self.section(seen)
+        if section and seen:
+            section["framing"]["sheet"] = SHEET
+            if folder is not None:
+                self.draw(folder / SHEET, reconstructions)
+        return section, self.warnings(seen)
+
     @torch.no_grad()
     def draw(self, path: Path, reconstructions: Tensor | None = None) -> None:
         """Write the picture of framing: some photos of each set, and some reconstructions."""
-        shown = {name: _some(each.images) for name, each in self.sets.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shown = {name: _some(images) for name, images in self.sets.items()}
         if reconstructions is not None:
             shown[RECONSTRUCTIONS] = _some(reconstructions)
         chips.framing_sheet({name: self._shown(images) for name, images in shown.items()}, path)
@@ -190,16 +213,17 @@ class Framer:
     def _shown(self, images: Tensor) -> chips.Framed:
         near = next(iter(self.positions.values()))
         found = look_at_all(self.landmarks, images, near.matrix(START_ZOOM))
-        x = as_floats(images).to(self.device)
+        x = as_floats(images).cpu()
         cut: dict[str, NDArray[np.uint8]] = {}
         corners: dict[str, NDArray[np.float32]] = {}
         for each in self.framed:
             framing = each.network.framing
-            label = f"{each.name} ({each.setting})"
-            cut[label] = as_bytes(framing(x).cpu())
-            matrix = framing.matrices(x).cpu().expand(len(x), 2, 3)
+            label = each.name if each.name not in cut else f"{each.name} ({each.framing})"
+            here = x.to(_device_of(each.network))
+            cut[label] = as_bytes(framing(here))
+            matrix = framing.matrices(here).cpu().expand(len(x), 2, 3)
             corners[label] = mapped(CORNERS.expand(len(x), -1, -1), matrix).numpy()
-        return chips.Framed(as_bytes(x.cpu()), found.five.numpy(), found.seen.tolist(), cut, corners)
+        return chips.Framed(as_bytes(x), found.five.numpy(), found.seen.tolist(), cut, corners)
 
     def section(self, seen: Mapping[str, Position]) -> dict[str, Any]:
         """For report.json, from what was `seen`; empty where no recogniser is framed."""
@@ -211,22 +235,38 @@ class Framer:
             {"name": name, "n": each.n, "found": each.found, **(place(each) if each.found else {})}
             for name, each in seen.items()]}}
 
+    def facts(self) -> dict[str, list[str]]:
+        """For the protocol of a report: audits compare where recognisers are framed alike."""
+        lines = [f"{each.name} ({each.setting}): {each.framing}" for each in self.framed]
+        return {"framing": lines} if lines else {}
+
     def warnings(self, seen: Mapping[str, Position]) -> list[str]:
         """What makes framing doubtful, a sentence each."""
         alike = " and ".join(dict.fromkeys(each.name for each in self.framed if each.framing == "auto"))
-        found = [f"framing: a face of {name} lies {each.spread:.2f} of a face crop from the mean one, and from "
-                 f"{SCATTERED} on one framing of all is too coarse for some recognisers: {alike} may read them badly; "
-                 "align them with 'latentprint align', or set framing: each"
-                 for name, each in seen.items() if alike and name in self.sets and each.spread > SCATTERED]
+        wide = [f"{each.spread:.2f} in {name}" for name, each in seen.items()
+                if alike and name in self.sets and each.spread > SCATTERED]
+        found = [f"framing: faces lie {', '.join(wide)} of a face crop from their mean place, and from {SCATTERED} on "
+                 f"one crop for all is too coarse for some recognisers: {alike} may read them badly; align them with "
+                 "'latentprint align', or set framing: each"] if wide else []
         return found + [f"framing: no face is found in {missed(name, each)}; they are scored all the same, framed as "
                         "the mean face" for name, each in seen.items() if 1 - each.found > MANY_MISSED]
 
+    def check(self, reconstructions: Tensor | None = None, sheet: Path | None = None) -> list[Row]:
+        """For ``--check``; writes the picture to ``sheet`` where a recogniser is framed by faces."""
+        seen = self.seen(reconstructions)
+        rows = list(self.rows(seen))
+        if seen and sheet is not None:
+            self.draw(sheet, reconstructions)
+            rows.append(Row("framing", "picture", str(sheet)))
+        return rows
+
     def rows(self, seen: Mapping[str, Position]) -> Iterator[Row]:
-        """For ``--check``, from what was `seen`."""
+        """Findings from what was `seen`."""
         for each in self.framed:
             yield Row("framing", each.setting, f"{each.name}, {each.framing}")
         for name, position in seen.items():
-            yield Row("framing", name, f"faces found in {position.found:.0%} of {position.n}; {in_words(position)}")
+            where = f"; {in_words(position)}" if position.found else ""
+            yield Row("framing", name, f"faces found in {position.found:.0%} of {position.n}{where}")
         for warning in self.warnings(seen):
             yield Row("framing", "warning", warning, None)
 
@@ -234,6 +274,19 @@ class Framer:
 def _some(images: Tensor) -> Tensor:
     """A few of many, evenly spread."""
     return images[torch.linspace(0, len(images) - 1, min(len(images), SHOWN)).long()]
+
+
+def _device_of(network: object) -> torch.device:
+    assert isinstance(network, nn.Module)
+    return next(network.parameters(), torch.empty(0)).device
+
+
+def sets_of(data: AuditData) -> dict[str, Tensor]:
+    """The sets of an audit of people, for a `Framer`: photos held out by themselves where they come from elsewhere."""
+    parts = {"data.public": data.public, "data.private": data.private_train, "data.evaluation": data.evaluation}
+    if data.private_heldout.source != data.private_train.source:
+        parts["held-out photos"] = data.private_heldout
+    return {name: part.images for name, part in parts.items() if part is not None}
 
 
 def missed(name: str, position: Position) -> str:

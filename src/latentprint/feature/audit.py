@@ -20,7 +20,7 @@ from latentprint import checks
 from latentprint.config import config_hash
 from latentprint.data.base import ImageSet
 from latentprint.diffusion.loading import check_needs
-from latentprint.engine.device import lay_out, peak_memory
+from latentprint.engine.device import lay_out, peak_memory, pick_device
 from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.seeds import generator
@@ -40,6 +40,7 @@ from latentprint.feature.scores import Best
 from latentprint.feature.split import Split
 from latentprint.feature.train import Epochs, accuracy_hits, train_split
 from latentprint.feature.victim import SplitVictim
+from latentprint.framer import Framer
 from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
 from latentprint.metrics.reconstruction import reidentification, variance_recovered
 from latentprint.models.assets import load_asset
@@ -106,8 +107,10 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
     known, attacked = parts.known_and_attacked()
     looked = look_at(config, parts, attacked)
     judged = Judged(attacked, known.mean(), config.people, config.resamples, config.seed)
-    drawn, queries = draw(config, parts.victim, known, attacked, run)
+    drawn, queries = draw(config, parts, known, attacked, run)
     section, best = results(config, parts, judged, drawn, queries)
+    framing, found = parts.framer.reported(drawn[best.name], run.path if is_main() else None)
+    section |= framing
     section["probes"] = checks.probes(looked)
     section |= certificate(config, parts, known, attacked)
     hits = accuracy_hits(parts.victim, parts.images.test, config.seed, config.precision)
@@ -123,7 +126,7 @@ def run_audit(config: FeatureConfig, out: Path, resume: bool = False,
     run.describe(end=now(), peak_memory_gib=peak_memory(device),
                  hashes={"victim": checks.weights_hash(parts.victim.networks)})
     report = {"schema": 1, "channels": {"feature": section}, "manifest": run.facts,
-              "warnings": list(dict.fromkeys(parts.warnings + flags(parts, judged)))}
+              "warnings": list(dict.fromkeys(parts.warnings + found + flags(parts, judged)))}
     run.write_json("report.json", report)
     run.close()
     return report
@@ -151,6 +154,7 @@ class Parts:
     split: Split
     metric: PerceptualMetric
     judge: nn.Module | None
+    framer: Framer
     warnings: list[str]
 
     def known_and_attacked(self) -> tuple[ImageSet, ImageSet]:
@@ -166,10 +170,15 @@ def prepare(config: FeatureConfig) -> Parts:
         UserError: settings, files or data that cannot be used.
     """
     images, warnings = load_images(config.data)
+    device = pick_device(config.device)
+    framer = Framer({"data.train": images.train.images, "data.test": images.test.images}, config.assets, device)
     judge = load_asset(config.judge, config.assets) if config.people else None
+    if judge is not None:
+        framer.frame(judge, config.judge, config.judge_framing, "judge_framing")
     if "prior" in config.attacks:
         check_needs(config.assets, config.teacher)
         teacher = load_asset(config.teacher, config.assets)
+        framer.frame(teacher, config.teacher, config.teacher_framing, "teacher_framing")
         checks.enforce([checks.judge_is_teacher(judge, teacher)] if judge is not None else [])
     roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
     warnings += strangers(config, images, roles)
@@ -183,7 +192,7 @@ def prepare(config: FeatureConfig) -> Parts:
                         "flatters that attack; 'lpips' names another network")
     for warning in warnings:
         say(warning)
-    return Parts(images, roles, victim, split, metric, judge, warnings)
+    return Parts(images, roles, victim, split, metric, judge, framer, warnings)
 
 
 def strangers(config: FeatureConfig, images: Images, roles: Roles) -> list[str]:
@@ -284,13 +293,13 @@ def audited(parts: Parts, judged: Judged, drawn: Tensor, best: Best, hits: Tenso
                    drawn[index], section)
 
 
-def draw(config: FeatureConfig, victim: SplitVictim, known: ImageSet, attacked: ImageSet,
+def draw(config: FeatureConfig, parts: Parts, known: ImageSet, attacked: ImageSet,
          run: RunDir) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
     """What each attack makes of the same intercepted messages, and what it asked for."""
-    sent = intercepted(config, victim, attacked)
+    victim, sent = parts.victim, intercepted(config, parts.victim, attacked)
     own = RunDir.open(run.path / "attacks", run.config, resume=True, writes=run.writes)
     harness = Harness(config.attack_settings, own, config.seed, config.repeats, config.precision, config.save_every,
-                      config.assets, config.teacher)
+                      config.assets, config.teacher, config.teacher_framing, parts.framer)
     drawn: dict[str, Tensor] = {}
     queries: dict[str, dict[str, float]] = {}
     for name in config.attacks:
@@ -345,7 +354,7 @@ def protocol_facts(config: FeatureConfig, parts: Parts, judged: Judged, queries:
         "attacks": list(queries), "perceptual_metric": parts.metric.name,
         "interval": f"95% over {'people' if judged.by_person else 'images'}, {judged.resamples} resamples: bootstrap, "
                     "Gaffke's of rates",
-        "train": images.train.source, "test": images.test.source,
+        "train": images.train.source, "test": images.test.source, **parts.framer.facts(),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return {"name": "feature/v1", "hash": digest, **facts}

@@ -14,6 +14,7 @@ from latentprint.engine.settings import RunConfig
 from latentprint.feature.attacks.settings import AttackName, AttackSettings
 from latentprint.feature.protection import DefenceConfig
 from latentprint.feature.protocol import Protocol
+from latentprint.models.framing import FramingSetting
 
 
 class FeatureData(Config):
@@ -79,8 +80,10 @@ class FeatureConfig(RunConfig):
     people: bool = Field(True, description="images show people, one a class: intervals over people, and "
                                            "re-identification")
     judge: str = Field("judge", description="asset that re-identifies people")
+    judge_framing: FramingSetting = None
     teacher: str = Field("teacher", description="asset of the recogniser that the prior was trained with; attack "
                                                 "'prior'")
+    teacher_framing: FramingSetting = None
     lpips: Path | None = Field(None, description="torchvision's AlexNet file for LPIPS; null: a perceptual distance in "
                                                  "the packaged attribute network")
     variants: dict[str, dict[str, Any]] = Field({}, description=(

@@ -27,6 +27,7 @@ from latentprint.engine.device import lay_out, peak_memory, pick_device
 from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
+from latentprint.framer import Framer, sets_of
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, check_attack, fixed, random_people, sample_seeds
 from latentprint.label.baselines.arms import check_baselines, draw_baselines
@@ -95,7 +96,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
     arms, drawn, attack, queries = draw_arms(config, bench, victim, tools, run)
     section = label_section(bench, arms)
     section["probes"] = checks.probes(looked)
-    section["protocol"] = protocol(bench, config.attack.images, config.attack.selected)
+    section["protocol"] = protocol(bench, config.attack.images, config.attack.selected, models.framer.facts())
     section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
                          "n_classes": victim.victim.n_classes, "n": victim.n}
     assert attack.progressive is not None
@@ -109,7 +110,9 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
     section["geometry"] = geometry_section(attack.progressive.labels, attack.tools, config.seed)
     section["queries"] = {"forward": drawn.n_forward, "backward": drawn.n_backward}
     section["baseline_queries"] = queries
-    warnings += later_flags(section, drawn)
+    framing, found = models.framer.reported(drawn.images, run.path if is_main() else None)
+    section |= framing
+    warnings += [*found, *later_flags(section, drawn)]
     if is_main():
         section["figures"] = draw_figures(run.path, bench, tools, arms, drawn, attack)
         section["grid"] = "images/grid.png"
@@ -181,6 +184,7 @@ class Models:
     others: list[nn.Module]
     judge: nn.Module
     swapper: Swapper
+    framer: Framer
 
 
 def load_models(config: LabelConfig, data: AuditData) -> Models:
@@ -192,6 +196,10 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     device = pick_device(config.device)
     swapper, teacher = load_tools(config.assets, device, config.teacher)
     judge, *others = (lay_out(load_asset(name, config.assets), device) for name in (config.judge, *config.teachers))
+    framer = Framer(sets_of(data), config.assets, device)
+    for name, network in zip((config.teacher, *config.teachers), (teacher, *others), strict=True):
+        framer.frame(network, name, config.teacher_framing, "teacher_framing")
+    framer.frame(judge, config.judge, config.judge_framing, "judge_framing")
     train = data.private_train
     victim = defended(load_classifier(config, config.victim, "victim", train), config, len(train), train.size)
     check_attack(config.attack, victim)
@@ -204,7 +212,7 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
         *(checks.same_architecture(e.name, model.model, config.victim.model, e, victim)
           for e, model in zip(evaluators, config.evaluators, strict=True)),
     ])
-    return Models(victim, evaluators, teacher, others, judge, swapper)
+    return Models(victim, evaluators, teacher, others, judge, swapper, framer)
 
 
 def assets_in_use(config: LabelConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +35,11 @@ from latentprint.types import Access
 from latentprint.victim import Victim
 
 
-def check_audit(config: LabelConfig) -> list[Row]:
+def check_audit(config: LabelConfig, out: Path | None = None) -> list[Row]:
     """What is there and how it does. All is well when no row has ``ok`` False.
+
+    Args:
+        out: a folder for the picture of framing, made where a recogniser is framed; None: there is none.
 
     Raises:
         UserError: what would stop the audit itself: settings, files, data or networks that cannot be used.
@@ -44,7 +48,7 @@ def check_audit(config: LabelConfig) -> list[Row]:
     data, warnings = audit_data(config)
     models = load_models(config, data)
     return [*_people(config, data, warnings), *_victim(config, data, models.victim), *_attack(config, data, models),
-            *sight(config, data, models)]
+            *sight(config, data, models, None if out is None else out / "framing.png")]
 
 
 def _people(config: LabelConfig, data: AuditData, warnings: list[str]) -> Iterator[Row]:

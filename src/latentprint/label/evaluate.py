@@ -178,8 +178,8 @@ def label_section(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]
     return section
 
 
-def protocol(bench: Bench, images: int, selected: float) -> dict[str, Any]:
-    """What exactly was compared, with a hash by which two reports can be told comparable."""
+def protocol(bench: Bench, images: int, selected: float, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What exactly was compared, with a hash by which two reports can be told comparable; ``more``: further facts."""
     facts: dict[str, Any] = {
         "classes": bench.data.private_train.n_classes,
         "images_per_class": images,
@@ -197,7 +197,7 @@ def protocol(bench: Bench, images: int, selected: float) -> dict[str, Any]:
         "frechet_extractor": bench.extractor,
         "interval": f"95% over identities, {bench.resamples} resamples: Gaffke's of rates, bootstrap of others",
         "public": bench.data.public.source,
-        "private": bench.data.private_train.source,
+        "private": bench.data.private_train.source, **(more or {}),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return {"name": "label/v1", "hash": digest, **facts}

@@ -18,6 +18,7 @@ from latentprint.label.protection import DefenceConfig, NoDefence
 from latentprint.label.recipes import GUIDE, Arm, LossPreset, unfit, with_arm, with_loss
 from latentprint.label.stages import PROGRESSIVE, Stage
 from latentprint.models.foreign import BatchSetting, LayoutSetting, OutputSetting
+from latentprint.models.framing import FramingSetting
 from latentprint.models.outside import Protocol
 from latentprint.models.preprocess import Colours
 from latentprint.models.recognisers import FACE_CROP
@@ -185,7 +186,9 @@ class LabelConfig(RunConfig):
 
     teacher: str = Field("teacher", description="asset that the attack uses as recogniser")
     teachers: list[str] = Field([], description="assets that judge pictures beside the teacher while the attack trains")
+    teacher_framing: FramingSetting = None
     judge: str = Field("judge", description="asset that judges identity")
+    judge_framing: FramingSetting = None
     data: DataConfig = Field(DataConfig(), description="people")
     victim: ModelConfig = Field(ModelConfig(), description="the model under audit")
     defence: DefenceConfig = Field(NoDefence(), description="how the victim is trained to give less away")

@@ -7,6 +7,7 @@ they suffice is asked of the upper end of their exact intervals, so that few peo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,25 +30,34 @@ from latentprint.stats import success_rate
 PEOPLE, SCENES = 40, 64
 
 
-def sight(config: LabelConfig, data: AuditData, models: Models) -> Iterator[Row]:
-    """Rows on the judge's threshold, the ceiling and the prior ceiling; ``ok`` False where a leak could not be seen."""
+def sight(config: LabelConfig, data: AuditData, models: Models, sheet: Path | None = None) -> Iterator[Row]:
+    """Rows on framing, the judge's threshold, the ceiling and the prior ceiling; ``ok`` False where a leak could not be
+    seen.
+
+    Args:
+        sheet: where the picture of framing goes, where a recogniser is framed; None: none is written.
+    """
     judge = enrolled(models.judge, data, config.judge)
+    people = torch.linspace(0, judge.templates.shape[0] - 1, min(PEOPLE, judge.templates.shape[0])).long().unique()
+    threshold = judge.calibration.thresholds[STRICT]
+    pictures = None
+    if threshold == threshold or models.framer.looked:
+        pictures = best_pictures(config, data, models, people)
+    yield from models.framer.check(pictures, sheet)
     for warning in warnings_of(judge):
         yield Row("judges", "threshold", warning, None)
     if (confused := judge.realised_fmr) is not None and confused > MOST_CONFUSED:
         yield Row("judges", "confusion", f"the judge takes these people for one another in {confused:.0%} of "
                   "comparisons of real photos", False,
                   "take a judge that tells these people apart, or photos framed as it expects")
-    threshold = judge.calibration.thresholds[STRICT]
-    if threshold != threshold:
+    if pictures is None or threshold != threshold:
         yield Row("judges", "threshold", "too few impostor pairs for a false match rate of 1e-3: no match can be "
                   "stated", False, "name more people in data.evaluation")
         return
-    people = torch.linspace(0, judge.templates.shape[0] - 1, min(PEOPLE, judge.templates.shape[0])).long().unique()
     real = matches(judge, first_photos(data.private_heldout, people), people)
     yield verdict_on("ceiling", "real held-out photos of the people", real, LEAST_CEILING,
                      "take a judge that recognises these people, or photos framed as it expects")
-    drawn = matches(judge, best_pictures(config, data, models, people), people)
+    drawn = matches(judge, pictures, people)
     adapted = config.adapt.codec_steps or config.adapt.prior_steps
     yield verdict_on("prior ceiling", "pictures that the prior draws of the people's true embeddings"
                      + (" (before it is adapted)" if adapted else ""), drawn, LEAST_PRIOR * float(real.mean()),

@@ -17,20 +17,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from latentprint.data.warp import mapped, resample, similarity
 from latentprint.errors import UserError
 
-__all__ = ["Each", "Found", "Framing", "FramingName", "Given", "OneForAll", "Position", "as_floats", "expected_points",
-           "find_points", "locate", "look", "look_at_all", "mapped", "mean_position", "position_of", "resample",
-           "similarity"]
+__all__ = ["Each", "Found", "Framing", "FramingName", "FramingSetting", "Given", "OneForAll", "Position", "as_floats",
+           "expected_points", "find_points", "locate", "look", "look_at_all", "mapped", "mean_position", "position_of",
+           "resample", "settle", "similarity"]
 
 FramingName = Literal["auto", "each", "given"]
+FramingSetting = Annotated[FramingName | None, Field(description=(
+    "what a recogniser is given of an image: auto: one crop for all, by where the sets have the face; each: a crop by "
+    "its own landmarks; given: the whole; null: auto for recognisers of real faces (dlib, faceres), which alone have a "
+    "framing"))]
 #: Of 68 landmarks: outer and inner corner of the eye on the left, inner and outer of the right one, base of the nose.
 POINTS = (36, 39, 42, 45, 33)
 #: Where dlib's recogniser expects them, as face-api's landmark network reports them: means of 204 chips that dlib cut.

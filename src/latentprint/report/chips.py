@@ -52,8 +52,8 @@ def framing_sheet(sets: Mapping[str, Framed], path: Path) -> None:
     for name, each in sets.items():
         rows[name] = _filled([_marked(each, i) for i in range(len(each.images))], most)
         for index, (recogniser, chips) in enumerate(each.chips.items()):
-            label = f"{name} to {recogniser}"
-            rows[label] = _filled([_edged(_sized(chip), COLOURS[index % len(COLOURS)]) for chip in chips], most)
+            edged = [_edged(_sized(chip), COLOURS[index % len(COLOURS)]) for chip in chips]
+            rows[f"{recogniser}: {name}"] = _filled(edged, most)
     picture_table(rows, path, across=True)
 
 

@@ -24,6 +24,7 @@ from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, check_out, manifest, now
 from latentprint.engine.settings import settled
 from latentprint.errors import UserError
+from latentprint.framer import Framer, sets_of
 from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.metrics.verification import pair_accuracy
 from latentprint.models.assets import load_asset
@@ -83,6 +84,7 @@ class Parts:
     surrogate: Embedder | None
     scheme: Scheme
     device: torch.device
+    framer: Framer
     pairs: Pairs | None = None
 
 
@@ -134,7 +136,9 @@ def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
         described, flags = surrogate_section(config, parts, own)
         section["surrogate"] = described
         warnings += flags
-    warnings += [*([bench.missing] if bench.missing else []), *later_flags(bench, arms["attack"].pictures),
+    framing, found = parts.framer.reported(arms["attack"].pictures, run.path if is_main() else None)
+    section |= framing
+    warnings += [*found, *([bench.missing] if bench.missing else []), *later_flags(bench, arms["attack"].pictures),
                  *([drawn.note] if drawn.note else [])]
     if is_main():
         section["figures"] = draw_figures(run.path, bench, arms, list(drawn.pictures))
@@ -176,9 +180,11 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     """
     settings, own = config.data, config.recogniser
     data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
+    pairs = None if config.lfw is None else load_lfw_pairs(config.lfw.path, config.lfw.pairs, data.public.size)
     warnings = [*data.notes, *checks.enforce(checks.photos_of(data))]
-    recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser")
-    judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}")
+    framer = Framer({**sets_of(data), **({} if pairs is None else {"lfw": pairs.images})}, config.assets, device)
+    recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser", framer)
+    judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}", framer)
               for i, judge in enumerate(config.judges)]
     if len({each.name for each in judges}) < len(judges):
         raise UserError(f"judges: names must differ, got {', '.join(each.name for each in judges)}")
@@ -186,9 +192,10 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     if "prior" in config.attack.generators:
         check_needs(config.assets, config.teacher)
         optimised.append(load_asset(config.teacher, config.assets))
+        framer.frame(optimised[-1], config.teacher, config.teacher_framing, "teacher_framing")
     checks.enforce([checks.judge_is_teacher(judge, each) for judge in judges for each in optimised])
     warnings += [f"{each.name}: {note}" for each in (recogniser, *judges) for note in each.notes]
-    surrogate = load_surrogate(config, data, recogniser, judges, device)
+    surrogate = load_surrogate(config, data, recogniser, judges, device, framer)
     warnings += check_strangers(
         {"data.private": settings.private, "data.others": settings.others, "data.evaluation": settings.evaluation},
         assets_in_use(config), config.assets, data.apart, data.held)
@@ -207,14 +214,13 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     scheme = make_scheme(config.protection, recogniser.dim, config.seed)
     if "decoder" in config.attack.generators:
         pixel_loss(config.attack.loss.pixel)
-    pairs = None if config.lfw is None else load_lfw_pairs(config.lfw.path, config.lfw.pairs, data.public.size)
     for warning in warnings:
         say(warning)
-    return Parts(data, calibrators(data), recogniser, judges, surrogate, scheme, device, pairs), warnings
+    return Parts(data, calibrators(data), recogniser, judges, surrogate, scheme, device, framer, pairs), warnings
 
 
 def load_surrogate(config: TemplateConfig, data: AuditData, recogniser: Embedder, judges: Sequence[Embedder],
-                   device: torch.device) -> Embedder | None:
+                   device: torch.device, framer: Framer) -> Embedder | None:
     """The adversary's own recogniser, where it needs one and has one already.
 
     Raises:
@@ -223,7 +229,8 @@ def load_surrogate(config: TemplateConfig, data: AuditData, recogniser: Embedder
     name = config.attack.surrogate
     if config.attack.access == "white-box" or name == "train":
         return None
-    found = load_recogniser(RecogniserConfig(model=name), config.assets, data.public.size, device, "attack.surrogate")
+    own_config = RecogniserConfig(model=name, framing=config.attack.surrogate_framing)
+    found = load_recogniser(own_config, config.assets, data.public.size, device, "attack.surrogate", framer)
     own = checks.weights_hash(found.network)
     if own == checks.weights_hash(recogniser.network):
         raise UserError(f"attack.surrogate: {name} is the attacked recogniser; with its gradients take "
@@ -259,6 +266,8 @@ def make_means(config: TemplateConfig, parts: Parts, victim: TemplateVictim, run
         surrogate = train_surrogate(public, told, settings.surrogate_steps, run, config.seed, config.precision,
                                     parts.device, config.save_every)
     faces = load_tools(config.assets, parts.device, config.teacher) if "prior" in settings.generators else None
+    if faces is not None:
+        parts.framer.frame(faces.teacher, config.teacher, config.teacher_framing, "teacher_framing")
     metric = perceptual_metric(config.lpips, assets=config.assets).to(parts.device)
     return Means(public, metric, faces, surrogate, told)
 
@@ -308,7 +317,8 @@ def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
         "access": config.attack.access, "generators": config.attack.generators,
         "protection": described(config.protection), "public": parts.data.public.source,
         "private": parts.data.private_train.source,
-        "judge_weights": [checks.weights_hash(judge.recogniser)[:12] for judge in bench.judges]})
+        "judge_weights": [checks.weights_hash(judge.recogniser)[:12] for judge in bench.judges],
+        **parts.framer.facts()})
     return section
 
 

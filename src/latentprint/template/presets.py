@@ -12,6 +12,7 @@ from latentprint.data.people import PeopleConfig
 from latentprint.data.sources import DataSource, ProceduralSource
 from latentprint.engine.settings import Accumulate, RunConfig
 from latentprint.models.foreign import BatchSetting, LayoutSetting, OutputSetting
+from latentprint.models.framing import FramingSetting
 from latentprint.models.preprocess import Colours
 from latentprint.schedules import Ramp, WeightRamp
 from latentprint.template.protection import (
@@ -49,6 +50,7 @@ class RecogniserConfig(Config):
     weights: Path | None = Field(None, description="a state dict for a named architecture")
     dim: int | None = Field(None, ge=2, description="entries of an embedding; null: as many as the asset has, 512 of a "
                                                     "network of one's own")
+    framing: FramingSetting = None
     output: OutputSetting = None
     layout: LayoutSetting = None
     fixed_batch: BatchSetting = None
@@ -121,6 +123,7 @@ class AttackConfig(Config):
     surrogate: str = Field("train", description="transfer and scores: the adversary's own recogniser, an asset's name, "
                                                 "or train: one trained on public photos, for transfer "
                                                 "to embed them as the attacked one does, for scores by their names")
+    surrogate_framing: FramingSetting = None
     surrogate_steps: int = Field(1000, ge=1, description="steps of training it")
     generators: list[GeneratorName] = Field(["decoder"], min_length=1, description=(
         "decoder: convolutions from the template; prior: the face diffusion prior with the whole picture to paint"))
@@ -160,6 +163,7 @@ class TemplateConfig(RunConfig):
                                                                    "transferred; the attack never sees them")
     teacher: str = Field("teacher", description="asset of the recogniser that the prior was trained with; generator "
                                                 "'prior'")
+    teacher_framing: FramingSetting = None
     protection: Protection = Field(NoProtection(), description="how templates are stored")
     compared: list[Protection] = Field([
         NoiseConfig(), QuantiseConfig(), QuantiseConfig(bits=3), PartialConfig(kept=0.5), PartialConfig(kept=0.3),

@@ -13,6 +13,7 @@ from latentprint.checks import nan_weights
 from latentprint.engine.device import lay_out
 from latentprint.engine.loop import say
 from latentprint.errors import UserError, useful_line
+from latentprint.framer import Framer
 from latentprint.models.assets import find_asset, has_asset, load_asset
 from latentprint.models.foreign import Form, adapted
 from latentprint.models.loading import load_network
@@ -51,23 +52,29 @@ class Embedder(nn.Module):
 
 
 def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: int, device: torch.device,
-                    setting: str) -> Embedder:
+                    setting: str, framer: Framer | None = None) -> Embedder:
     """A recogniser from the user's words, tried once before anything is spent on it.
 
     Args:
         assets: folder of networks made by ``latentprint pretrain``; None: the packaged ones.
         image_size: of the images it will be asked about. setting: begins every message.
+        framer: frames it where it is an asset that expects the face in a place; None: it is given whole images.
 
     Raises:
-        UserError: it cannot be loaded, or does not answer images of this size with embeddings of ``dim`` entries.
+        UserError: it cannot be loaded or framed, or does not answer images of this size with embeddings of ``dim``
+            entries.
     """
     if ":" not in config.model and not Path(config.model).suffix:
         made = load_asset(_known(config.model, assets, setting), assets)
+        if framer is not None:
+            framer.frame(made, config.model, config.framing, f"{setting}.framing")
         architecture = str(find_asset(config.model, assets)[1].get("architecture", config.model))
         dim = config.dim or (made.dim if isinstance(made, EmbeddingNetwork) else EMBEDDING_DIM)
         found = Embedder(lay_out(made, device), nn.Identity(), dim, config.model, architecture)
     else:
         found = _own(config, image_size, device, setting)
+        if framer is not None:
+            framer.frame(found, config.model, config.framing, f"{setting}.framing")  # refuses any: `crop` is theirs
     check_recogniser(found, image_size, device, setting)
     for note in found.notes:
         say(f"{setting}: {note}")

@@ -20,6 +20,8 @@ from latentprint.engine.seeds import generator, step_generator
 from latentprint.errors import UserError
 from latentprint.feature.attacks.settings import AttackSettings
 from latentprint.feature.victim import SplitVictim
+from latentprint.framer import Framer
+from latentprint.models.framing import FramingName
 from latentprint.victim import QueryCounter
 
 #: Images ``(B, 3, H, W)`` in [0, 1] to feature maps ``(B, C_l, H_l, W_l)`` of three depths, shallow first.
@@ -45,7 +47,8 @@ class Harness:
         repeats: R, the messages of each image under attack.
         save_every: in steps.
         assets: a folder of networks that ``latentprint pretrain`` wrote; None: those of the package.
-        teacher: the asset in whose space the prior takes identities.
+        teacher: the asset in whose space the prior takes identities. teacher_framing: how the framer frames it.
+        framer: None: recognisers are given whole images.
         extractor: what the perceptual attack measures in, in place of what its settings say.
 
     Raises:
@@ -60,6 +63,8 @@ class Harness:
     save_every: int = 100
     assets: Path | None = None
     teacher: str = "teacher"
+    teacher_framing: FramingName | None = None
+    framer: Framer | None = None
     extractor: Extractor | None = None
 
     def __post_init__(self) -> None:

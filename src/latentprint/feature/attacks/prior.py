@@ -58,12 +58,19 @@ class PriorAttack(FeatureAttack):
 
     def fit(self, victim: SplitVictim, known: ImageSet) -> None:
         """Raises UserError where a network is missing, or as the decoder attack."""
-        self.tools = self.tools or load_tools(self.harness.assets, victim.device, self.harness.teacher)
+        self.tools = self.tools or self._loaded(victim.device)
         self.start.fit(victim, known)
         self.reader = train_reader(self.harness, self.tools, victim, known)
         self.hole = usual_hole(known)
         if self.harness.settings.prior.refine_steps:
             self.matching = measure(victim, known, self.harness.seed)
+
+    def _loaded(self, device: torch.device) -> FaceTools:
+        harness = self.harness
+        tools = load_tools(harness.assets, device, harness.teacher)
+        if harness.framer is not None:
+            harness.framer.frame(tools.teacher, harness.teacher, harness.teacher_framing, "teacher_framing")
+        return tools
 
     def run(self, victim: SplitVictim, sent: Tensor) -> Tensor:
         joined = self.harness.joined(sent)
