@@ -360,8 +360,9 @@ def test_a_codec_learns_from_single_photos(people: Path, capsys: pytest.CaptureF
         people_of(config.model_copy(update={"size": 64}))
 
 
-def test_attributes_are_learned_from_procedural_faces_alone(people: Path, tmp_path: Path,
+def test_attributes_of_photos_need_the_networks_that_measure_them(people: Path, tmp_path: Path,
                                                             capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run_cli(capsys, "pretrain", "attributes", "--preset", "tiny", "--set",
                            f"data={{kind: folder, path: {people}}}", "--out", str(tmp_path / "out"))
-    assert code == 2 and "known of procedural faces alone" in err
+    assert code == 2 and "measured by networks of landmarks and of expression" in err
+    assert "latentprint convert faces" in err and not (tmp_path / "out").exists()

@@ -138,13 +138,13 @@ def _scalar(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def finish(run: RunDir, config: PretrainConfig, kind: str, name: str, module: nn.Module, command: str,
+def finish(run: RunDir, config: PretrainConfig, /, kind: str, name: str, module: nn.Module, command: str,
            measure: Callable[[nn.Module], dict[str, Any]], **record: Any) -> dict[str, Any]:
     """Measure the network as half precision will store it, write the asset and its record.
 
     Args:
         command: what was typed, without settings.
-        record: more to keep with the asset, e.g. what it takes to build the module.
+        record: more to keep with the asset, e.g. what it takes to build the module; or other values than these.
     """
     module = half_round(module.eval())
     metrics = measure(module)
