@@ -311,6 +311,9 @@ for what, purpose in {
     "recogniser": "A face-recognition network: the teacher, or with `--preset judge` the judge.",
     "prior": "The face-swap diffusion prior.",
     "attributes": "The network that reads pose, expression and light.",
+    "faces": "A prior of real people: codec, attributes and prior from your own public photos, beside published "
+             "recognisers (`latentprint convert faces`). Some 100 minutes on two cores, and it goes on where it was "
+             "stopped.",
 }.items():
     _add_job(pretrain, f"pretrain {what}", partial(_pretrain, what), _show_recorded, purpose,
              presets="judge, cosface, adaface for other recognisers" if what == "recogniser" else "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
@@ -35,32 +37,47 @@ def swap_metrics(swapper: Swapper, judge: nn.Module, teacher: nn.Module, data: I
                  steps: int = 4) -> dict[str, Any]:
     """Swap each person onto a photo of the next person and judge the result.
 
-    ``data`` holds at least 4 photos a person. The identity given is the teacher's mean of the first half of a
-    person's photos; the judge's templates are made of the same photos and its thresholds calibrated on the rest.
+    Of people with at least two photos, the first half says who is asked for: the teacher's mean embedding, and the
+    judge's template, whose thresholds are calibrated on the rest. What cannot be said of so few people is None.
+
+    ``attribute_correlation`` is with the attributes of the photo painted over: the true ones, or where these are not
+    known what the same network reads in it.
     """
-    photos = int(data.counts().min())
-    place = torch.cat([torch.arange(int(n)) for n in data.counts()])
-    first = (place < photos // 2).nonzero().squeeze(1)
-    rest = (place >= photos // 2).nonzero().squeeze(1)
+    data = data.of_classes((data.counts() >= 2).nonzero().flatten().tolist())
+    if data.n_classes < 2:
+        return {"judge_pass_rate": None, "photo_pass_rate": None, "teacher_similarity": None, "n": 0}
+    counts = data.counts()
+    place = torch.cat([torch.arange(int(n)) for n in counts])
+    enrolled = place < (counts // 2)[data.labels]
+    first, rest = enrolled.nonzero().squeeze(1), (~enrolled).nonzero().squeeze(1)
     wanted = enrol(embed(teacher, data.images[first]), data.labels[first], data.n_classes)
     judged = embed(judge, data.images)
     templates = enrol(judged[first], data.labels[first], data.n_classes)
     calibration = calibrate(judged[rest], data.labels[rest], templates)
     donors = (data.labels[rest] + 1) % data.n_classes
     images = generate(swapper, wanted[donors], swapper.scenes(data.take(rest)), torch.arange(len(rest)), steps)
-    similarity, matched = match(embed(judge, images), donors, templates, calibration.thresholds[1e-3])
-    result: dict[str, Any] = {
-        "judge_pass_rate": round(float(matched.float().mean()), 4),
+    threshold = calibration.thresholds[1e-3]
+    too_few = math.isnan(threshold)
+    similarity, matched = match(embed(judge, images), donors, templates, 1.0 if too_few else threshold)
+    known = data.attributes[rest] if data.attributes is not None else in_batches(swapper.attributes, data.images[rest])
+    read, truth = in_batches(swapper.attributes, images).numpy(), known.numpy()
+    return {
+        "judge_pass_rate": None if too_few else round(float(matched.float().mean()), 4),
         "judge_similarity": round(float(similarity.mean()), 4),
         "teacher_similarity": round(float((embed(teacher, images) * wanted[donors]).sum(1).mean()), 4),
-        "photo_pass_rate": round(calibration.tar[1e-3], 4),
+        "photo_pass_rate": _rounded(calibration.tar[1e-3]),
+        "people": data.n_classes,
         "n": len(rest),
         "sampler": f"ddim-{steps}",
+        "attribute_correlation": {name: _rounded(_correlation(read[:, i], truth[:, i]))
+                                  for i, name in enumerate(ATTRIBUTE_NAMES)},
     }
-    if data.attributes is not None:
-        read, truth = in_batches(swapper.attributes, images).numpy(), data.attributes[rest].numpy()
-        result["attribute_correlation"] = {
-            name: round(float(np.corrcoef(read[:, i], truth[:, i])[0, 1]), 4)
-            for i, name in enumerate(ATTRIBUTE_NAMES)
-        }
-    return result
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Pearson's; NaN where one does not vary."""
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else math.nan
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from latentprint.errors import UserError
 
 __all__ = ["Each", "Found", "Framing", "FramingName", "FramingSetting", "Given", "OneForAll", "Position", "as_floats",
            "expected_points", "find_points", "locate", "look", "look_at_all", "mapped", "mean_position", "position_of",
-           "resample", "settle", "similarity"]
+           "resample", "similarity"]
 
 FramingName = Literal["auto", "each", "given"]
 FramingSetting = Annotated[FramingName | None, Field(description=(
@@ -298,27 +298,6 @@ def look_at_all(landmarks: nn.Module, images: Tensor, start: Tensor | None = Non
     device = next(landmarks.parameters(), torch.empty(0)).device
     parts = [look(landmarks, as_floats(part).to(device), start) for part in images.split(batch)]
     return Found(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
-
-
-def settle(network: Any, landmarks: Callable[[], nn.Module], images: Tensor, what: str) -> Position | None:
-    """Give a recogniser that declares where it wants the face the framing ``auto`` of a set of photos.
-
-    Args:
-        network: one without a `Framing` is left as it is. landmarks: makes the network that finds them.
-        images: ``(N, 3, H, H)`` uint8. what: names the set in messages.
-
-    Returns:
-        Where the set has its faces; None where that was not asked.
-
-    Raises:
-        UserError: see `locate`.
-    """
-    if not isinstance(getattr(network, "framing", None), Framing):
-        return None
-    position = locate(landmarks(), images, what)
-    network.framing = OneForAll(int(network.side), position.matrix(float(network.zoom)))
-    network.framing.to(next(network.parameters()).device)
-    return position
 
 
 def as_floats(images: Tensor) -> Tensor:

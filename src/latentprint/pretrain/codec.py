@@ -14,10 +14,10 @@ from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.seeds import step_generator
 from latentprint.errors import UserError
+from latentprint.framer import Framer
 from latentprint.losses.identity import identity_cosine
 from latentprint.models.assets import PACKAGED, load_asset
 from latentprint.models.codec import LATENT_CHANNELS, Codec
-from latentprint.models.framing import settle
 from latentprint.models.recognisers import EmbeddingNetwork
 from latentprint.pretrain.common import (
     PretrainConfig,
@@ -114,7 +114,7 @@ def _teacher(config: CodecConfig, data: ImageSet, device: torch.device) -> Embed
     teacher = lay_out(load_asset(config.teacher, folder), device)
     if not isinstance(teacher, EmbeddingNetwork):
         raise UserError(f"teacher: the asset {config.teacher!r} is not a recogniser")
-    settle(teacher, lambda: lay_out(load_asset("landmarks", folder), device), data.images, data.source)
+    Framer({"data": data.images}, folder, device).frame(teacher, config.teacher, None, "teacher")
     return teacher
 
 

@@ -30,12 +30,12 @@ from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, is_main, warm_cosine
 from latentprint.engine.seeds import step_generator
 from latentprint.errors import UserError
+from latentprint.framer import Framer
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
 from latentprint.models.assets import PACKAGED, copy_asset, find_asset, load_asset, read_index
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.codec import LATENT_CHANNELS, LatentCodec
-from latentprint.models.framing import settle
 from latentprint.models.recognisers import EmbeddingNetwork, embed
 from latentprint.pretrain.common import (
     PretrainConfig,
@@ -134,8 +134,9 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     # Not laid out as the convolutional networks are: attention and group norms made that a sixth slower on a CPU.
     swapper = Swapper(prior.to(device), codec, attributes)
     data = people_of(config)
-    for network in (teacher, judge):
-        settle(network, lambda: lay_out(load_asset("landmarks", folder), device), data.images, data.source)
+    framer = Framer({"data": data.images}, folder, device)
+    framer.frame(teacher, config.teacher, None, "teacher")
+    framer.frame(judge, "judge", None, "judge")
     pool = encode_pool(swapper, teacher, data, config.mirrored)
     optimizer = make_optimizer(parameters, config)
     average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
