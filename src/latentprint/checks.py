@@ -104,6 +104,42 @@ def judge_is_teacher(judge: nn.Module, teacher: nn.Module) -> Flag | None:
                 "the judge is the teacher that the attack optimises, or a copy of it: choose another one")
 
 
+def evaluator_learned_from_judge(name: str, warm: str | None, judge_name: str, judge: nn.Module,
+                                 source: nn.Module | None = None) -> Flag | None:
+    """Error when evaluator ``name`` learned from the judge: it would repeat the judge and say nothing of its own.
+
+    Args:
+        warm: the asset that it learned from. judge_name: the judge's. source: the network of ``warm``, where loaded.
+    """
+    if warm is None or not (warm == judge_name or (source is not None and _same_model(source, judge))):
+        return None
+    return Flag("evaluator-learned-from-judge", "error",
+                f'evaluator "{name}" would learn from {warm}, which judges, and repeat what the judge says: set its '
+                "warm to another recogniser, or to null")
+
+
+def learned_from_optimised(name: str, warm: str | None, optimised: Iterable[str]) -> Flag | None:
+    """Warning when evaluator ``name`` learned first from a recogniser that the attack optimises.
+
+    Args:
+        warm: the asset that it learned from. optimised: the attack's assets.
+    """
+    if warm is None or warm not in optimised:
+        return None
+    return Flag("evaluator-learned-from-teacher", "warning",
+                f'evaluator "{name}" learned first from {warm}, which the attack optimises: it may also name those '
+                f"reconstructions right that suit {warm} alone, and the judge's numbers weigh more")
+
+
+def victim_learned_from_judge(warm: str | None, judge_name: str) -> Flag | None:
+    """Warning when the victim learned first from the judge (names of assets): its gradients tell of the judge."""
+    if warm is None or warm != judge_name:
+        return None
+    return Flag("victim-learned-from-judge", "warning",
+                f"the victim learned first from {warm}, which judges: reconstructions that please the victim may "
+                "please the judge for that alone")
+
+
 def evaluator_weak(name: str, accuracy: float, at_least: float = 0.9) -> Flag | None:
     """Warning when an evaluator's accuracy on held-out photos, in [0, 1], is below the bound."""
     if accuracy >= at_least:

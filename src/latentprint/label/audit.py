@@ -50,6 +50,7 @@ from latentprint.label.preprocessings import COMPARED, best_other, preprocessing
 from latentprint.label.presets import LabelConfig
 from latentprint.label.probe import chance_flag, is_service, probe
 from latentprint.label.tools import Tools, encode
+from latentprint.label.warm import WarmStart, warm_starts
 from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, spread
@@ -98,7 +99,7 @@ def run_audit(config: LabelConfig, out: Path, resume: bool = False,
     section["probes"] = checks.probes(looked)
     section["protocol"] = protocol(bench, config.attack.images, config.attack.selected, models.framer.facts())
     section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
-                         "n_classes": victim.victim.n_classes, "n": victim.n}
+                         "n_classes": victim.victim.n_classes, "n": victim.n, **victim.origin}
     assert attack.progressive is not None
     section["stages"] = [vars(result) for result in attack.progressive.results]
     watch = attack.progressive.watch
@@ -185,6 +186,7 @@ class Models:
     judge: nn.Module
     swapper: Swapper
     framer: Framer
+    starts: dict[str, WarmStart]
 
 
 def load_models(config: LabelConfig, data: AuditData) -> Models:
@@ -197,7 +199,8 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     swapper, teacher = load_tools(config.assets, device, config.teacher)
     judge, *others = (lay_out(load_asset(name, config.assets), device) for name in (config.judge, *config.teachers))
     framer = Framer(sets_of(data), config.assets, device)
-    for name, network in zip((config.teacher, *config.teachers), (teacher, *others), strict=True):
+    known = dict(zip((config.teacher, *config.teachers), (teacher, *others), strict=True))
+    for name, network in known.items():
         framer.frame(network, name, config.teacher_framing, "teacher_framing")
     framer.frame(judge, config.judge, config.judge_framing, "judge_framing")
     train = data.private_train
@@ -206,28 +209,41 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     check_baselines(config.baselines, config.attack, victim)
     evaluators = [load_classifier(config, model, f"evaluator-{i + 1}", data.private_train)
                   for i, model in enumerate(config.evaluators)]
+    starts = warm_starts(learned_from(config), data.public, known, framer)
     checks.enforce([
         *(checks.judge_is_teacher(judge, each) for each in (teacher, *others)),
         *(checks.evaluator_is_victim(e.name, e, victim) for e in evaluators),
         *(checks.same_architecture(e.name, model.model, config.victim.model, e, victim)
           for e, model in zip(evaluators, config.evaluators, strict=True)),
+        *(checks.evaluator_learned_from_judge(e.name, model.warm, config.judge, judge,
+                                              starts[model.warm].network if model.warm in starts else None)
+          for e, model in zip(evaluators, config.evaluators, strict=True)),
     ])
-    return Models(victim, evaluators, teacher, others, judge, swapper, framer)
+    return Models(victim, evaluators, teacher, others, judge, swapper, framer, starts)
 
 
 def assets_in_use(config: LabelConfig) -> list[str]:
     """Names of the trained networks that the audit builds on."""
-    return [config.teacher, *config.teachers, config.judge, "prior", "codec", "attributes"]
+    return [config.teacher, *config.teachers, config.judge, "prior", "codec", "attributes", *learned_from(config)]
+
+
+def learned_from(config: LabelConfig) -> list[str]:
+    """Names of the recognisers from which networks that are trained here learn first."""
+    return [model.warm for model in (config.victim, *config.evaluators)
+            if model.warm is not None and is_trained_here(model)]
 
 
 def prepare(config: LabelConfig, data: AuditData, models: Models,
             run: RunDir) -> tuple[Bench, Classifier, Tools, list[str]]:
     """Train what is untrained, calibrate the judge, encode the public photos."""
     train, heldout, swapper = data.private_train, data.private_heldout, models.swapper
-    victim = fit_classifier(config, config.victim, models.victim, train, heldout, run)
-    evaluators = [fit_classifier(config, model, evaluator, train, heldout, run)
+    victim = fit_classifier(config, config.victim, models.victim, train, heldout, run, models.starts)
+    evaluators = [fit_classifier(config, model, evaluator, train, heldout, run, models.starts)
                   for model, evaluator in zip(config.evaluators, models.evaluators, strict=True)]
-    found = checks.enforce(checks.evaluator_weak(e.name, e.accuracy) for e in evaluators)
+    found = checks.enforce([*(checks.evaluator_weak(e.name, e.accuracy) for e in evaluators),
+                            *(checks.learned_from_optimised(e.name, e.warm, (config.teacher, *config.teachers))
+                              for e in evaluators),
+                            checks.victim_learned_from_judge(victim.warm, config.judge)])
     public = with_holes(data.public)
     adapt(config, swapper, models.teacher, public, run)
     tools = encode(swapper, models.teacher, public, models.others, config.attack.gate)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from latentprint.errors import RunFailed
 from latentprint.label.dpsgd import DPSGD, train_privately
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
+from latentprint.label.warm import WarmStart, warm_up
 from latentprint.models.foreign import Form
 from latentprint.models.preprocess import Preprocess
 from latentprint.types import Access
@@ -26,13 +29,23 @@ _TRAINABLE = ("builtin:", "timm:", "torchvision:")
 
 @dataclass(frozen=True)
 class Classifier:
-    """A victim or evaluator with what the report says of it; ``accuracy`` on ``n`` held-out photos."""
+    """A victim or evaluator with what the report says of it.
+
+    Attributes:
+        accuracy: on ``n`` held-out photos. warm: the recogniser that it learned from first, if any.
+    """
 
     victim: Victim
     name: str
     architecture: str
     accuracy: float
     n: int
+    warm: str | None = None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What report.json says of where it learned first; empty where it did not."""
+        return {} if self.warm is None else {"warm": self.warm}
 
 
 def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: ImageSet) -> Victim:
@@ -54,16 +67,21 @@ def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: Im
 
 
 def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, train: ImageSet, heldout: ImageSet,
-                   run: RunDir) -> Classifier:
+                   run: RunDir, starts: Mapping[str, WarmStart] = MappingProxyType({})) -> Classifier:
     """Train it on the private people if it is a named architecture without weights, and measure it.
 
     What was trained is kept as ``networks/NAME.safetensors`` in the run, which ``weights`` of another run may name.
+
+    Args:
+        starts: see `warm.warm_starts`.
 
     Raises:
         RunFailed: training broke down.
     """
     device = pick_device(config.device)
     lay_out(victim, device)
+    if model.warm is not None and is_trained_here(model):
+        warm_up(config, model, victim, starts[model.warm], run, device)
     if isinstance(victim, DPSGD) and victim.strength > 0:
         train_privately(config, model, victim, train, run, device)
     elif is_trained_here(model):
@@ -74,7 +92,7 @@ def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, trai
     if is_trained_here(model) and not answers.isfinite().all():
         raise RunFailed(f"{victim.name}: trained until its answers are NaN or infinite; lower its learning rate lr")
     right = (answers.argmax(1) == heldout.labels).float()
-    return Classifier(victim, victim.name, model.model, float(right.mean()), len(right))
+    return Classifier(victim, victim.name, model.model, float(right.mean()), len(right), model.warm)
 
 
 def is_trained_here(model: ModelConfig) -> bool:
@@ -96,7 +114,7 @@ def train_classifier(config: LabelConfig, model: ModelConfig, name: str, victim:
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         rng = step_generator(config.seed, name, step)
         index = torch.randint(len(data), (model.batch,), generator=rng)
-        x = random_views(data.floats(index).to(device), 1, rng, model.augment).clamp(0, 1)
+        x = random_views(data.floats(index).to(device), 1, rng, model.augment, model.mirror).clamp(0, 1)
         y = data.labels[index].to(device)
         with autocast(device, config.precision):
             loss, logits = victim.training_loss(x, y, step / model.steps)

@@ -7,7 +7,7 @@ People, seeds, attack, judge and evaluators are the same, so whatever differs is
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from latentprint.label.audit import Audited, audit_data, load_models, run_audit
 from latentprint.label.classifiers import hits
 from latentprint.label.evaluate import HEADLINE
 from latentprint.label.presets import PRESETS, LabelConfig
-from latentprint.label.protection import NoDefence
+from latentprint.label.protection import DPSGDConfig, NoDefence
 from latentprint.report.html import render_run
 from latentprint.stats import Arm, difference_interval, leak_reduction_interval, rate_interval
 
 UNDEFENDED = "undefended"
+#: Phases, as patterns, that both audits train alike: evaluators, and the fitted codec and prior.
+SHARED = ("evaluator-*", "adapt-*")
 DEFEND_PRESETS: Mapping[str, Mapping[str, Any]] = {
     name: {**preset, "defence": {"kind": "label-smoothing"}} for name, preset in PRESETS.items()
 }
@@ -44,19 +46,21 @@ def run_defend(config: LabelConfig, out: Path, resume: bool = False) -> dict[str
         check_out(out, resume)
     load_models(config, audit_data(config)[0])
     found: list[Audited] = []
+    # DP-SGD changes the layers of its victim; other defences take no part in its warm start.
+    warm_phase = [] if isinstance(config.defence, DPSGDConfig) else ["victim-warm"]
     run_audit(config.model_copy(update={"defence": NoDefence()}), out / UNDEFENDED, resume, found.append)
     if is_main():
         render_run(out / UNDEFENDED)
-        share_checkpoints(out / UNDEFENDED, out)
+        share_checkpoints(out / UNDEFENDED, out, (*SHARED, *warm_phase))
     accelerator().wait_for_everyone()
     return run_audit(config, out, resume, lambda after: after.section["defence"].update(compared(found[0], after)))
 
 
-def share_checkpoints(source: Path, target: Path) -> None:
-    """Copy what both audits train alike, evaluators and fitted codec and prior, so that it is trained once."""
+def share_checkpoints(source: Path, target: Path, shared: Iterable[str] = SHARED) -> None:
+    """Copy the phases ``shared``, which both audits train alike, so that they are trained once."""
     folder = target / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    for phase in [*source.glob("checkpoints/evaluator-*"), *source.glob("checkpoints/adapt-*")]:
+    for phase in [each for pattern in shared for each in source.glob(f"checkpoints/{pattern}")]:
         if not (folder / phase.name).exists():
             fresh = folder / f"{phase.name}.new"
             shutil.rmtree(fresh, ignore_errors=True)

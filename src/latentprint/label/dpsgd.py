@@ -206,7 +206,7 @@ def train_privately(config: LabelConfig, model: ModelConfig, victim: DPSGD, data
         """The micro-batches of one Poisson sample: images ``(M, 3, H, W)``, labels ``(M,)`` and weights ``(M,)``."""
         rng = step_generator(config.seed, victim.name, step)
         index, weight = poisson_sample(len(data), plan.sample_rate, rng)
-        images = random_views(data.floats(index).to(device), 1, rng, model.augment).clamp(0, 1)
+        images = random_views(data.floats(index).to(device), 1, rng, model.augment, model.mirror).clamp(0, 1)
         return micro_batches(images, data.labels[index].to(device), weight.to(device), count)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:

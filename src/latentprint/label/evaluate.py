@@ -171,8 +171,8 @@ def label_section(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]
     section["per_identity"] = _per_identity(bench, arms)
     if groups := _per_group(bench, arms):
         section["per_group"] = groups
-    section["evaluators"] = [{"name": e.name, "architecture": e.architecture, "accuracy": e.accuracy, "n": e.n}
-                             for e in bench.evaluators]
+    section["evaluators"] = [{"name": e.name, "architecture": e.architecture, "accuracy": e.accuracy, "n": e.n,
+                              **e.origin} for e in bench.evaluators]
     section["judge"] = _recogniser_section(bench.judge)
     section["teacher"] = _recogniser_section(bench.teacher)
     return section
@@ -193,7 +193,8 @@ def protocol(bench: Bench, images: int, selected: float, more: Mapping[str, Any]
         "fmr": STRICT,
         "judge_weights": checks.weights_hash(bench.judge.network)[:12],
         "teacher_weights": checks.weights_hash(bench.teacher.network)[:12],
-        "evaluators": [e.architecture for e in bench.evaluators],
+        "evaluators": [e.architecture if e.warm is None else f"{e.architecture} after {e.warm}"
+                       for e in bench.evaluators],
         "frechet_extractor": bench.extractor,
         "interval": f"95% over identities, {bench.resamples} resamples: Gaffke's of rates, bootstrap of others",
         "public": bench.data.public.source,

@@ -81,6 +81,13 @@ class ModelConfig(Config):
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
     augment: float = Field(1.0, ge=0, le=5, description="how far the random views it is trained on go; 1: as the "
                                                         "attack's views, 0: the photos as they are")
+    mirror: bool = Field(False, description="half of these views are mirrored")
+    warm: str | None = Field(None, description=(
+        "asset of a recogniser, such as faceres, whose embeddings of the public photos the network learns before it is "
+        "trained on the private people; beside weights: what they learned from, for the report"))
+    warm_steps: int = Field(400, ge=1, description="training steps on these embeddings")
+    warm_batch: int = Field(128, ge=2, description="images of such a step")
+    warm_lr: float = Field(2e-3, gt=0, description="peak learning rate of such steps")
 
     @field_validator("classes", mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from latentprint.data.augment import warped
 
 
-def random_views(x: Tensor, count: int, rng: torch.Generator, width: float = 1.0) -> Tensor:
+def random_views(x: Tensor, count: int, rng: torch.Generator, width: float = 1.0, mirror: bool = False) -> Tensor:
     """``count`` views of each picture, ``(count * B, 3, H, W)``, view-major.
 
     Args:
@@ -20,8 +20,10 @@ def random_views(x: Tensor, count: int, rng: torch.Generator, width: float = 1.0
         rng: CPU generator.
         width: how far views go from the picture. At 1 turned by at most 0.05 radians, shifted by 3% and zoomed by 4%
             of the picture, and 8% lighter or darker.
+        mirror: half of them left to right.
     """
-    return warped(x.repeat(count, 1, 1, 1), rng, 0.05 * width, 0.03 * width, 0.04 * width, 0.08 * width)
+    return warped(x.repeat(count, 1, 1, 1), rng, 0.05 * width, 0.03 * width, 0.04 * width, 0.08 * width,
+                  mirror=mirror)
 
 
 def clipped(picture: Tensor) -> Tensor:

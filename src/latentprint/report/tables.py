@@ -352,11 +352,12 @@ def models_table(section: Mapping[str, Any]) -> Table:
     rows = [("Victim", mapping(section.get("victim")))]
     pictures = "images" if rows[0][1].get("people") is False else "photos"
     rows += [("Evaluator", mapping(entry)) for entry in sequence(section.get("evaluators"))]
+    warm = any("warm" in row for _, row in rows)
     return Table(
         (Column("Name", is_text=True), Column("Architecture", is_text=True),
-         Column(f"Accuracy on held-out {pictures}"), Column("n")),
+         *[Column("Learned first from", is_text=True)] * warm, Column(f"Accuracy on held-out {pictures}"), Column("n")),
         tuple(Row(role, (Cell(text(row.get("name"), "–")), Cell(text(row.get("architecture"), "–")),
-                         _accuracy_cell(row.get("accuracy")),
+                         *[Cell(text(row.get("warm"), "–"))] * warm, _accuracy_cell(row.get("accuracy")),
                          Cell(scalar(row.get("n")) if "n" in row else "–")))
               for role, row in rows if row),
     )
