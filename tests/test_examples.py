@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ import torch
 from helpers import run_cli
 
 from latentprint.data.procedural import make_people
+from latentprint.models.assets import save_asset
 from latentprint.models.loading import find_callable
+from latentprint.plugins.faces.build import RECOGNISERS, FaceRecogniser
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -42,7 +45,8 @@ def run_example(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["own_classifier", "protect_split", "measure_templates", "add_loss", "add_surrogate"])
+@pytest.mark.parametrize("name", ["own_classifier", "protect_split", "measure_templates", "add_loss", "add_surrogate",
+                                  "verify_faces"])
 def test_short_examples_are_short(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 80
 
@@ -68,6 +72,20 @@ def test_examples_end_in_a_report(tmp_path: Path, name: str) -> None:
     said = run_example(name, "--preset", "tiny", "--out", str(tmp_path / "runs" / "one"))
     assert "rich.table" not in said and "95% interval" in said
     assert "report: " in said and (tmp_path / "runs" / "one" / "report.html").is_file()
+
+
+def test_faces_are_verified_by_a_recogniser_of_real_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    """One of the published shape with random weights, on whole pictures: no networks are asked for faces."""
+    save_asset(tmp_path / "assets", "dlib", FaceRecogniser(RECOGNISERS["dlib"]),
+               {"kind": "face-recogniser", "architecture": "dlib"})
+    people = make_people(range(3), 2, size=32)
+    np.savez(tmp_path / "pack.npz", images=people.images.permute(0, 2, 3, 1).numpy(), labels=people.labels.numpy())
+    monkeypatch.setattr(sys, "argv", ["verify_faces.py", str(tmp_path / "pack.npz"), "--size", "32", "--assets",
+                                      str(tmp_path / "assets"), "--recogniser", "dlib", "--framing", "given"])
+    runpy.run_path(str(EXAMPLES / "verify_faces.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert said.startswith("6 photos of 3 people, 32 pixels\ndlib given: ") and "at FMR 0.001" in said
 
 
 def test_a_loss_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from framed import LAYOUT, Dots, as_uint8, chip_at, drawn_faces
@@ -17,7 +18,6 @@ from latentprint.errors import UserError
 from latentprint.models.assets import load_asset
 from latentprint.models.framing import (
     CHIP,
-    POINTS,
     Each,
     Given,
     OneForAll,
@@ -243,13 +243,26 @@ def test_sets_without_faces_are_refused(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def published() -> nn.Module:
-    folder = os.environ.get("LATENTPRINT_FACES")
-    if folder is None:
-        pytest.skip("LATENTPRINT_FACES is not set: no published networks of real faces")
+    folder = os.environ.get("LATENTPRINT_FACES", "")
+    if not folder:
+        pytest.skip("LATENTPRINT_FACES names no folder that 'latentprint convert faces' wrote")
     return load_asset("landmarks", Path(folder))
 
 
 def test_the_published_landmarks_find_no_face_in_noise_or_grey(published: nn.Module) -> None:
     assert int(look(published, torch.rand(8, 3, 64, 64)).seen.sum()) <= 1, "2% of noise pictures pass"
     assert not look(published, torch.full((1, 3, 64, 64), 0.5)).seen.any()
-    assert set(POINTS) < set(range(68))
+
+
+def test_the_published_landmarks_frame_real_faces(published: nn.Module) -> None:
+    """Twelve faces of the London set, six neutral ones with eyes higher in the picture than the smiling ones."""
+    with np.load(Path(__file__).parent / "faces_london.npz") as pack:
+        images = torch.from_numpy(pack["images"]).permute(0, 3, 1, 2).contiguous()
+    position = locate(published, images, "London")
+    assert position.found == 1 and position.residual < 0.01 and 0.8 < position.side < 1.0
+    assert 0.03 < position.spread < 0.08, "the two kinds of photos are cut differently"
+    x = images.float() / 255
+    chips = Each(112, published, position)(x)
+    assert float((look(published, chips).five - expected_points()).norm(dim=2).mean()) < 0.02
+    alike = OneForAll(112, position.matrix())(x)
+    assert float((look(published, alike).five - expected_points()).norm(dim=2).mean()) > 0.03
