@@ -288,7 +288,7 @@ def test_another_network_in_the_files(change: Callable[[list[dict[str, Any]]], N
 
 
 def test_members_are_read_by_name_and_never_unpacked(small: dict[str, bytes], tmp_path: Path) -> None:
-    """Names that lead out of the archive, links, folders and giants do no harm."""
+    """Names that lead out of the archive, links and folders do no harm."""
     (tmp_path / "in").mkdir()
     with tarfile.open(tmp_path / "in" / "package.tar", "w") as archive:
         for name, data in (("../../evil.txt", b"x"), ("/etc/evil.txt", b"x"), *(
@@ -304,6 +304,13 @@ def test_members_are_read_by_name_and_never_unpacked(small: dict[str, bytes], tm
     assert [path.name for path in written] == ["landmarks.safetensors"]
     assert {path.name for path in tmp_path.rglob("*")} == {"in", "package.tar", "out", "assets.json",
                                                            "landmarks.safetensors"}
+
+
+def test_giants_are_passed_over(small: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "LARGEST", len(small[LANDMARKS[1]]) - 1)
+    for path in (tarball(tmp_path / "package.tgz", small), unpacked(tmp_path / "package", small)):
+        with pytest.raises(UserError, match="none of the files"):
+            convert_faces([path], tmp_path / "assets", checked=False)
 
 
 def test_a_folder_that_cannot_be_written(small: dict[str, bytes], as_published: Callable[[dict[str, bytes]], None],
