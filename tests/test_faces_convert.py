@@ -18,17 +18,29 @@ import platformdirs
 import pytest
 import torch
 from face_packages import DLIB, Packages, dlib_integers, dlib_tensor, stored, tarball, trunk, unpacked
-from helpers import run_cli
+from helpers import Run, run_cli
 from torch import nn
 
 from latentprint import doctor
+from latentprint.checks import weights_hash
+from latentprint.config import load_config
 from latentprint.errors import UserError
+from latentprint.feature import audit as feature_audit
+from latentprint.feature import presets as feature_presets
+from latentprint.feature.presets import FeatureConfig
+from latentprint.label import audit as label_audit
+from latentprint.label import presets as label_presets
+from latentprint.label.presets import LabelConfig
 from latentprint.models import assets
 from latentprint.models.assets import find_asset, load_asset, read_index, save_asset, user_assets
 from latentprint.models.published import FACE_API, HUMAN, MODELS, PACKAGES, PUBLISHED, how_to_get
+from latentprint.models.recognisers import build_recogniser
 from latentprint.plugins.faces import convert
 from latentprint.plugins.faces.convert import SOURCES, convert_faces
 from latentprint.plugins.faces.tensors import read_dlib, read_manifest
+from latentprint.template import audit as template_audit
+from latentprint.template import presets as template_presets
+from latentprint.template.presets import TemplateConfig
 
 LANDMARKS = ("face_landmark_68_model-weights_manifest.json", "face_landmark_68_model.bin")
 
@@ -388,6 +400,61 @@ def test_doctor_says_how_to_get_each_package(own: Path) -> None:
     assert {name for package in PACKAGES for name in package.assets} == set(PUBLISHED)
     assert {source.asset for source in SOURCES} == set(PUBLISHED)
     assert all(source.asset in source.package.assets for source in SOURCES)
+
+
+# ---- in audits ----
+
+
+def embedding(name: str, folder: Path, architecture: str = "convnext", seed: int = 1) -> None:
+    """A small recogniser in the place of a published one."""
+    torch.manual_seed(seed)
+    save_asset(folder, name, build_recogniser(architecture, 128),
+               {"kind": "recogniser", "architecture": architecture, "dim": 128})
+
+
+def test_every_channel_takes_recognisers_by_name(own: Path) -> None:
+    embedding("dlib", own)
+    embedding("faceres", own, "iresnet", 2)
+    cpu = torch.device("cpu")
+    template = load_config(TemplateConfig, "tiny", None, ["judge=dlib", "recogniser.model=faceres"], "audit template",
+                           template_presets.PRESETS)
+    parts, _ = template_audit.prepare(template, cpu)
+    assert [each.name for each in (parts.recogniser, *parts.judges)] == ["faceres", "dlib"]
+    assert parts.recogniser.dim == parts.judges[0].dim == 128
+    feature = load_config(FeatureConfig, "tiny", None, ["judge=dlib"], "audit feature", feature_presets.PRESETS)
+    judge = feature_audit.prepare(feature).judge
+    assert judge is not None and weights_hash(judge) == weights_hash(load_asset("dlib"))
+    label = load_config(LabelConfig, "tiny", None, ["judge=dlib"], "audit label", label_presets.PRESETS)
+    models = label_audit.load_models(label, label_audit.audit_data(label)[0])
+    assert weights_hash(models.judge) == weights_hash(load_asset("dlib"))
+
+
+def test_a_short_name_for_the_first_judge() -> None:
+    def judges(*sets: str) -> list[tuple[str, int | None]]:
+        config = load_config(TemplateConfig, "tiny", None, sets, "audit template", template_presets.PRESETS)
+        assert config.judge is None and load_config(TemplateConfig, None, None, [], "again") == TemplateConfig()
+        return [(each.model, each.input_size) for each in config.judges]
+
+    assert judges() == [("judge", None)]
+    assert judges("judge=dlib") == judges("judge=dlib", "judges=[]") == [("dlib", None)]
+    assert judges("judge=dlib", "judges.0.input_size=96") == [("dlib", 96)]
+    assert judges("judges=[{model: a, input_size: 80}, {model: b}]", "judge=dlib") == [("dlib", 80), ("b", None)]
+    with pytest.raises(UserError, match="'judge' should be text, not 3"):
+        judges("judge=3")
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "name"),
+    [("audit label", "judge", "judge"), ("audit label", "teachers", "teachers"), ("audit feature", "judge", "judge"),
+     ("audit template", "judge", "judges.0.model"), ("audit template", "recogniser.model", "recogniser.model"),
+     ("pretrain prior", "judge", "judge"), ("pretrain prior", "teacher", "teacher")],
+)
+def test_other_networks_are_no_recognisers(command: str, setting: str, name: str, own: Path, run: Run) -> None:
+    for asset, message in (("codec", f"{name}: the asset 'codec' is not a recogniser"),
+                           ("dlib", "asset 'dlib' is published elsewhere and not converted yet; type: npm pack")):
+        code, err, out = run(command, f"{setting}={'[' + asset + ']' if setting == 'teachers' else asset}", out=asset)
+        assert code == 2 and message in err and err.strip().count("\n") == 0, err
+        assert "pretrain" in command or not out.exists()
 
 
 # ---- what ships ----

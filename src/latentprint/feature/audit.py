@@ -43,7 +43,7 @@ from latentprint.feature.victim import SplitVictim
 from latentprint.framer import Framer
 from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
 from latentprint.metrics.reconstruction import reidentification, variance_recovered
-from latentprint.models.assets import load_asset
+from latentprint.models.assets import load_recogniser_asset
 from latentprint.models.recognisers import embed
 from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, constant_flag, function_flags, spread
@@ -172,12 +172,12 @@ def prepare(config: FeatureConfig) -> Parts:
     images, warnings = load_images(config.data)
     device = pick_device(config.device)
     framer = Framer({"data.train": images.train.images, "data.test": images.test.images}, config.assets, device)
-    judge = load_asset(config.judge, config.assets) if config.people else None
+    judge = load_recogniser_asset(config.judge, config.assets, "judge") if config.people else None
     if judge is not None:
         framer.frame(judge, config.judge, config.judge_framing, "judge_framing")
     if "prior" in config.attacks:
         check_needs(config.assets, config.teacher)
-        teacher = load_asset(config.teacher, config.assets)
+        teacher = load_recogniser_asset(config.teacher, config.assets, "teacher")
         framer.frame(teacher, config.teacher, config.teacher_framing, "teacher_framing")
         checks.enforce([checks.judge_is_teacher(judge, teacher)] if judge is not None else [])
     roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)

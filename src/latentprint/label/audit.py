@@ -51,7 +51,7 @@ from latentprint.label.presets import LabelConfig
 from latentprint.label.probe import chance_flag, is_service, probe
 from latentprint.label.tools import Tools, encode
 from latentprint.label.warm import WarmStart, warm_starts
-from latentprint.models.assets import find_asset, load_asset
+from latentprint.models.assets import find_asset, load_recogniser_asset
 from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, spread
 from latentprint.report.build import concluded
@@ -197,7 +197,8 @@ def load_models(config: LabelConfig, data: AuditData) -> Models:
     """
     device = pick_device(config.device)
     swapper, teacher = load_tools(config.assets, device, config.teacher)
-    judge, *others = (lay_out(load_asset(name, config.assets), device) for name in (config.judge, *config.teachers))
+    judge, *others = (lay_out(load_recogniser_asset(name, config.assets, setting), device)
+                      for name, setting in ((config.judge, "judge"), *((name, "teachers") for name in config.teachers)))
     framer = Framer(sets_of(data), config.assets, device)
     known = dict(zip((config.teacher, *config.teachers), (teacher, *others), strict=True))
     for name, network in known.items():

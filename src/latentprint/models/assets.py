@@ -117,6 +117,25 @@ def load_asset(name: str, folder: Path | None = None) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def load_recogniser_asset(name: str, folder: Path | None, setting: str) -> EmbeddingNetwork:
+    """`load_asset` of a network whose answers are embeddings.
+
+    Args:
+        setting: that names the asset, for the message.
+
+    Raises:
+        UserError: as `load_asset`, or the asset is another kind of network.
+    """
+    try:
+        module = load_asset(name, folder)
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from None
+    if not isinstance(module, EmbeddingNetwork):
+        raise UserError(f"{setting}: the asset {name!r} is not a recogniser but of the kind "
+                        f"{find_asset(name, folder)[1]['kind']}")
+    return module
+
+
 def builder_of(kind: str) -> Callable[[Mapping[str, Any]], nn.Module]:
     """How an asset of this kind is built from its record."""
     module, _, name = BUILDERS[kind].partition(":")

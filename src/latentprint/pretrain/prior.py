@@ -33,7 +33,7 @@ from latentprint.errors import UserError
 from latentprint.framer import Framer
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
-from latentprint.models.assets import PACKAGED, copy_asset, find_asset, load_asset, read_index
+from latentprint.models.assets import PACKAGED, copy_asset, find_asset, load_asset, load_recogniser_asset, read_index
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.codec import LATENT_CHANNELS, LatentCodec
 from latentprint.models.recognisers import EmbeddingNetwork, embed
@@ -62,6 +62,7 @@ class PriorConfig(PretrainConfig):
     first_person: int = Field(5_000_000, ge=0, description="identity seed of the first procedural person")
     assets: str | None = Field(None, description="folder with codec, teacher and attributes; None = packaged")
     teacher: str = Field("teacher", description="asset of the recogniser whose embeddings say who is to be painted")
+    judge: str = Field("judge", description="asset of the recogniser that measures the result")
     base: Path | None = Field(None, description="folder with the prior to start from and its codec, such as "
                                                 "'latentprint convert diffusers' makes; null: the embedded network")
     start: Literal["new", "packaged"] = Field("new", description="weights of the embedded network to begin with: "
@@ -127,7 +128,7 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
         raise UserError(f"base: the codec in {config.base} is not one")
     if not isinstance(teacher, EmbeddingNetwork):
         raise UserError(f"teacher: the asset {config.teacher!r} is not a recogniser")
-    judge = lay_out(load_asset("judge", folder), device)
+    judge = lay_out(load_recogniser_asset(config.judge, folder, "judge"), device)
     torch.manual_seed(config.seed)
     prior, record = begun(config, teacher.dim, getattr(codec, "channels", LATENT_CHANNELS))
     parameters = trained_parameters(prior, config)

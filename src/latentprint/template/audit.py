@@ -27,7 +27,7 @@ from latentprint.errors import UserError
 from latentprint.framer import Framer, sets_of
 from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.metrics.verification import pair_accuracy
-from latentprint.models.assets import load_asset
+from latentprint.models.assets import load_recogniser_asset
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.outside import OutsideNetwork
 from latentprint.models.recognisers import embed
@@ -191,7 +191,7 @@ def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[s
     optimised: list[nn.Module] = [recogniser]
     if "prior" in config.attack.generators:
         check_needs(config.assets, config.teacher)
-        optimised.append(load_asset(config.teacher, config.assets))
+        optimised.append(load_recogniser_asset(config.teacher, config.assets, "teacher"))
         framer.frame(optimised[-1], config.teacher, config.teacher_framing, "teacher_framing")
     checks.enforce([checks.judge_is_teacher(judge, each) for judge in judges for each in optimised])
     warnings += [f"{each.name}: {note}" for each in (recogniser, *judges) for note in each.notes]

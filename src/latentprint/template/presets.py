@@ -161,6 +161,7 @@ class TemplateConfig(RunConfig):
     recogniser: RecogniserConfig = Field(RecogniserConfig(), description="the recogniser whose templates are stored")
     judges: list[JudgeConfig] = Field([JudgeConfig()], description="other recognisers, to which reconstructions are "
                                                                    "transferred; the attack never sees them")
+    judge: str | None = Field(None, description="the first of them, in short: an asset's name, for judges.0.model")
     teacher: str = Field("teacher", description="asset of the recogniser that the prior was trained with; generator "
                                                 "'prior'")
     teacher_framing: FramingSetting = None
@@ -178,6 +179,16 @@ class TemplateConfig(RunConfig):
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over people")
     accumulate: Accumulate = 1
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judge_in_short(cls, given: Any) -> Any:
+        """``judge`` is kept as ``judges.0.model``, so that there is one place to look."""
+        if not isinstance(given, dict) or not isinstance(given.get("judge"), str):
+            return given
+        first, *others = given.get("judges") or [{}]
+        known = first if isinstance(first, dict) else first.model_dump()
+        return {**given, "judges": [{**known, "model": given["judge"]}, *others], "judge": None}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

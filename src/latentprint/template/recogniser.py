@@ -14,7 +14,7 @@ from latentprint.engine.device import lay_out
 from latentprint.engine.loop import say
 from latentprint.errors import UserError, useful_line
 from latentprint.framer import Framer
-from latentprint.models.assets import find_asset, has_asset, load_asset
+from latentprint.models.assets import find_asset, has_asset, load_recogniser_asset
 from latentprint.models.foreign import Form, adapted
 from latentprint.models.loading import load_network
 from latentprint.models.outside import OutsideNetwork
@@ -65,12 +65,11 @@ def load_recogniser(config: RecogniserConfig, assets: Path | None, image_size: i
             entries.
     """
     if ":" not in config.model and not Path(config.model).suffix:
-        made = load_asset(_known(config.model, assets, setting), assets)
+        made = _asset(config.model, assets, f"{setting}.model")
         if framer is not None:
             framer.frame(made, config.model, config.framing, f"{setting}.framing")
         architecture = str(find_asset(config.model, assets)[1].get("architecture", config.model))
-        dim = config.dim or (made.dim if isinstance(made, EmbeddingNetwork) else EMBEDDING_DIM)
-        found = Embedder(lay_out(made, device), nn.Identity(), dim, config.model, architecture)
+        found = Embedder(lay_out(made, device), nn.Identity(), config.dim or made.dim, config.model, architecture)
     else:
         found = _own(config, image_size, device, setting)
         if framer is not None:
@@ -108,13 +107,11 @@ def gives_gradients(recogniser: Embedder, images: Tensor) -> bool:
     return embeddings.requires_grad
 
 
-def _known(name: str, assets: Path | None, setting: str) -> str:
-    if not has_asset(name, assets):
-        if (command := how_to_get(name)) is not None:
-            raise UserError(f"{setting}.model: '{name}' is published elsewhere and not converted yet; type: {command}")
-        raise UserError(f"{setting}.model: no recogniser '{name}'; expected an asset, FILE.py:NAME, "
-                        "PACKAGE.MODULE:NAME, or a TorchScript, .pt2 or .onnx file")
-    return name
+def _asset(name: str, assets: Path | None, setting: str) -> EmbeddingNetwork:
+    if not has_asset(name, assets) and how_to_get(name) is None:
+        raise UserError(f"{setting}: no recogniser '{name}'; expected an asset, FILE.py:NAME, PACKAGE.MODULE:NAME, or "
+                        "a TorchScript, .pt2 or .onnx file")
+    return load_recogniser_asset(name, assets, setting)
 
 
 @torch.no_grad()

@@ -29,8 +29,8 @@ PREPROCESSING = {
 #: Verification of all pairs by cosine, each face framed by its own landmarks, photos of 64 pixels: the London set (102
 #: people, a neutral and a smiling photo) and ORL (40 people, 10 photos). Thresholds are found by each audit itself.
 MEASURED = {
-    "dlib": {"london": {"eer": 0.0, "tar_at_fmr_1e-3": 1.0}, "orl": {"eer": 0.005, "tar_at_fmr_1e-3": 0.978}},
-    "faceres": {"london": {"eer": 0.0, "tar_at_fmr_1e-3": 1.0}, "orl": {"eer": 0.005, "tar_at_fmr_1e-3": 0.981}},
+    "dlib": {"london": {"eer": 0.0, "tar_at_fmr_1e-3": 1.0}, "orl": {"eer": 0.0044, "tar_at_fmr_1e-3": 0.981}},
+    "faceres": {"london": {"eer": 0.0, "tar_at_fmr_1e-3": 1.0}, "orl": {"eer": 0.0056, "tar_at_fmr_1e-3": 0.98}},
 }
 
 
