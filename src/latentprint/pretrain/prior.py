@@ -137,7 +137,7 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
     data = people_of(config)
     framer = Framer({"data": data.images}, folder, device)
     framer.frame(teacher, config.teacher, None, "teacher")
-    framer.frame(judge, "judge", None, "judge")
+    framer.frame(judge, config.judge, None, "judge")
     pool = encode_pool(swapper, teacher, data, config.mirrored)
     optimizer = make_optimizer(parameters, config)
     average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
