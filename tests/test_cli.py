@@ -392,6 +392,21 @@ def test_doctor_fails_only_for_what_is_needed(
     assert "[b]thing" in (shown := capsys.readouterr().out) and "get one" in shown
 
 
+def test_doctor_shows_the_cache_and_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTPRINT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "answers").mkdir(parents=True)
+    (tmp_path / "cache" / "a.pixels").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "cache" / "answers" / "b.safetensors").write_bytes(bytes(2**20))
+    (row,) = doctor._cache()
+    assert row.ok and row.name == str(tmp_path / "cache")
+    assert row.found.startswith("3 MiB of prepared photos, 1 MiB of networks' answers")
+    monkeypatch.setenv("LATENTPRINT_CACHE", "")
+    assert [row.ok for row in doctor._cache()] == [None]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LATENTPRINT_CACHE", str(tmp_path / "file" / "cache"))
+    assert [(row.ok, row.found) for row in doctor._cache()] == [(None, "cannot be written")]
+
+
 def test_doctor_says_who_publishes_what_and_looks_into_a_folder(tmp_path: Path,
                                                                 capsys: pytest.CaptureFixture[str]) -> None:
     save_untrained(tmp_path)

@@ -44,11 +44,12 @@ SHADES = torch.linspace(20, 235, N + 8)
 
 
 class ByShade(nn.Module):
-    """Brightness to a unit vector on an arc of 180 degrees: equal shades are equal people."""
+    """Brightness to a unit vector on an arc of 180 degrees: equal shades are equal people. Frozen."""
 
     def __init__(self) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(1))
+        self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         angle = x.mean((1, 2, 3)) * torch.pi + self.anchor
@@ -85,7 +86,7 @@ def bench() -> Bench:
                   for name in ("one", "two")]
     recogniser = enrolled(ByShade(), data)
     recogniser.calibration.thresholds[STRICT] = 0.9999
-    return Bench(data, evaluators, recogniser, recogniser, AttributeNetwork().eval(), 1000, 0)
+    return Bench(data, evaluators, recogniser, recogniser, AttributeNetwork().eval().requires_grad_(False), 1000, 0)
 
 
 def test_swaps_are_compared_with_their_attribute_images() -> None:

@@ -98,6 +98,28 @@ def test_a_terminal_shows_a_bar(stderr: Callable[[bool], io.StringIO]) -> None:
     assert "stage1" in file.getvalue() and "3/4" in file.getvalue() and "begins at" not in file.getvalue()
 
 
+@pytest.mark.parametrize(("seconds", "shown"), [(0.9, False), (1.1, True)])
+def test_work_of_some_seconds_has_a_bar_in_a_terminal(seconds: float, shown: bool, monkeypatch: pytest.MonkeyPatch,
+                                                      stderr: Callable[[bool], io.StringIO]) -> None:
+    file, clock = stderr(True), FakeClock()
+    monkeypatch.setattr(module.Later.__init__, "__defaults__", (clock,))
+    for _ in tracked(range(2), "judge: 9,678 photos"):
+        clock.now += seconds
+    assert ("judge: 9,678 photos" in file.getvalue() and "2/2" in file.getvalue()) is shown
+    assert (file.getvalue() == "") is not shown
+
+
+def test_two_bars_at_once_do_no_harm(monkeypatch: pytest.MonkeyPatch, stderr: Callable[[bool], io.StringIO]) -> None:
+    file, clock = stderr(True), FakeClock()
+    monkeypatch.setattr(module.Later.__init__, "__defaults__", (clock,))
+    with progress() as bar:
+        task = bar.add_task("stage1", total=2)
+        for _ in tracked(range(2), "embedding"):
+            clock.now += 3
+        bar.update(task, completed=1)
+    assert "1/2" in file.getvalue()
+
+
 def test_piped_keys_stand_on_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run_cli(capsys, "audit", "label", "--help-keys")
     keys = [key.name for key in describe(LabelConfig)]

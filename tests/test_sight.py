@@ -51,7 +51,7 @@ def test_the_shipped_networks_see_procedural_people_and_a_blind_judge_does_not()
     rows = {row.name: row for row in sight(config, data, models)}
     assert rows["ceiling"].ok is True and rows["prior ceiling"].ok is True
     assert rows["prior ceiling"].found.endswith("of 12 pictures that the prior draws of the people's true embeddings")
-    blind = {row.name: row for row in sight(config, data, replace(models, judge=Blind()))}
+    blind = {row.name: row for row in sight(config, data, replace(models, judge=Blind().eval()))}
     assert blind["ceiling"].ok is False and "take a judge that recognises these people" in blind["ceiling"].hint
 
 

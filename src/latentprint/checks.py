@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from latentprint.data.alignment import ALIGNED, FEWEST, alignment
 from latentprint.data.base import ImageSet
+from latentprint.data.cache import bytes_of
 from latentprint.data.flat import flat_ones
 from latentprint.data.splits import AuditData
 from latentprint.errors import UserError
@@ -62,7 +63,8 @@ def weights_hash(module: nn.Module) -> str:
     """SHA-256 (hex) over the sorted names, types, shapes and bytes of a module's state."""
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(module).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode() + _bytes(tensor))
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()
 
 
@@ -267,9 +269,4 @@ def _same_model(first: nn.Module, second: nn.Module) -> bool:
 
 
 def _parameter_digests(module: nn.Module) -> list[bytes]:
-    return sorted(hashlib.sha256(_bytes(p)).digest() for p in module.parameters())
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    # viewed as uint8, for NumPy has no bfloat16; flattened first, for a scalar has no last dimension to view
-    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
+    return sorted(hashlib.sha256(bytes_of(p)).digest() for p in module.parameters())

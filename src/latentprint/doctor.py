@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ def examine(assets: Path | None = None) -> list[Row]:
         assets: a folder of assets to look at beside the packaged ones.
     """
     return [*_python(), *_packages(), *_devices(), *_assets(), *(_folder(assets) if assets else ()), *_own(assets),
-            *_published(), *_tools()]
+            *_published(), *_cache(), *_tools()]
 
 
 def _python() -> Iterator[Row]:
@@ -150,6 +152,32 @@ def _published() -> Iterator[Row]:
     for card in CARDS:
         found = f"{card.files} from {card.publisher} ({card.terms})"
         yield Row("published elsewhere", card.name, found, None, card.command)
+
+
+def _cache() -> Iterator[Row]:
+    try:
+        from latentprint.data.cache import default_cache_dir
+    except Exception:  # without torch, of which another row tells
+        return
+    folder = default_cache_dir()
+    if folder is None:
+        yield Row("cache", "none", "LATENTPRINT_CACHE is empty", None, "photos are prepared and embedded in every run")
+        return
+    parent = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    photos, answers = _size(folder.glob("*")), _size((folder / "answers").glob("*"))
+    found = f"{photos} of prepared photos, {answers} of networks' answers; may be deleted at any time"
+    ok = parent.is_dir() and os.access(parent, os.W_OK)
+    yield Row("cache", str(folder), found if ok else "cannot be written", True if ok else None,
+              "" if ok else "set LATENTPRINT_CACHE to a folder that can be, or photos are embedded in every run")
+
+
+def _size(files: Iterable[Path]) -> str:
+    """Of regular files together, which another process may delete meanwhile."""
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return f"{total / 2**30:.1f} GiB" if total >= 2**30 else f"{total / 2**20:.0f} MiB"
 
 
 def _tools() -> Iterator[Row]:

@@ -2,31 +2,34 @@
 
 Outside a terminal (a log file, a cluster's output) a stage is announced, reported once a minute with the step, the time
 that has passed and the time left, and ends with a line. Work that has no optimiser, such as sampling and embedding, is
-reported once a minute alone, in a terminal too.
+reported once a minute alone; in a terminal its bar appears once it has taken some seconds.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Sized
+from contextlib import suppress
 from functools import cache
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from rich.console import Console
+from rich.errors import LiveError
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-#: Seconds between two lines about the same work.
-EVERY = 60.0
+#: Seconds between two lines about the same work, and before work that may be short has a bar.
+EVERY, SHORT = 60.0, 2.0
 T = TypeVar("T")
 Clock = Callable[[], float]
 
@@ -96,6 +99,35 @@ class Lines:
             self.write(task.line(now))
 
 
+class Later:
+    """A bar that appears once its work has taken some seconds.
+
+    Args:
+        bar: what to show. clock: seconds, from anywhere.
+    """
+
+    def __init__(self, bar: Progress, clock: Clock = time.monotonic) -> None:
+        self.bar, self.clock, self.began, self.shown = bar, clock, clock(), False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self.shown:
+            self.bar.stop()
+
+    def add_task(self, description: str, *, total: float | None = None, completed: int = 0) -> TaskID:
+        return self.bar.add_task(description, total=total, completed=completed)
+
+    def update(self, task_id: Any, *, completed: float | None = None, advance: float | None = None) -> None:
+        self.bar.update(task_id, completed=completed, advance=advance)
+        if not self.shown and self.clock() - self.began >= SHORT:
+            self.shown = True
+            with suppress(LiveError):  # rich before 14.1 shows one bar at a time
+                self.bar.start()
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 42 s, 12 min 5 s, 2 h 3 min."""
     total = round(seconds)
@@ -114,26 +146,34 @@ def progress() -> Bar:
     """A bar in a terminal, lines elsewhere; nothing when quiet, nor from any process but the first."""
     if _silent():
         return Progress(disable=True)
-    if not terminal().is_terminal:
-        return Lines(_write)
+    return _bar() if terminal().is_terminal else Lines(_write)
+
+
+def _bar() -> Progress:
     columns: Iterable[Any] = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(),
                               TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=terminal(), transient=True)
 
 
-def tracked(items: Iterable[T], name: str, stage: bool = False, total: int | None = None) -> Iterator[T]:
-    """Go through ``items``, with a line a minute.
+def tracked(items: Iterable[T], name: str, stage: bool = False,
+            total: int | None = None) -> Generator[T, None, None]:
+    """Go through ``items``, with a line a minute, or in a terminal a bar that appears after some seconds.
 
     Args:
-        name: of the work. stage: it is one of the run's stages, with a bar in a terminal, a first and a last line.
+        name: of the work. stage: it is one of the run's stages, with a bar from the start, a first and a last line.
         total: how many, of items that cannot be counted.
     """
-    quiet = Lines(_nowhere, ends=False) if _silent() else Lines(_write, ends=False)
-    with progress() if stage else quiet as bar:
+    with progress() if stage else _unannounced() as bar:
         task = bar.add_task(name, total=len(items) if isinstance(items, Sized) else total)
         for number, item in enumerate(items, 1):
             yield item
             bar.update(task, completed=number)
+
+
+def _unannounced() -> Bar:
+    if _silent():
+        return Lines(_nowhere, ends=False)
+    return Later(_bar()) if terminal().is_terminal else Lines(_write, ends=False)
 
 
 def _silent() -> bool:

@@ -18,7 +18,7 @@ from latentprint.data.procedural import make_people
 from latentprint.engine.device import autocast, lay_out, pick_device, resolve_precision
 from latentprint.engine.seeds import step_generator
 from latentprint.metrics.perceptual import perceptual_metric
-from latentprint.template.attack import embedded
+from latentprint.models.answers import embeddings
 from latentprint.template.generators import DecoderGenerator
 from latentprint.template.presets import AttackConfig, LossConfig, RampConfig, RecogniserConfig
 from latentprint.template.recogniser import load_recogniser
@@ -42,7 +42,7 @@ def template_step() -> list[dict[str, Any]]:
     precision = resolve_precision(device, "auto")
     public = make_people(range(100_000, 100_000 + PEOPLE), 2)
     recogniser = load_recogniser(RecogniserConfig(), None, public.size, device, "recogniser")
-    targets = embedded(recogniser, public, device)
+    targets = embeddings(recogniser, public.images).to(device)
     lesson = Lesson(public, targets, targets, recogniser, perceptual_metric(None).to(device))
     config = AttackConfig()
     torch.manual_seed(0)

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from latentprint.data.listing import counted
@@ -23,7 +21,6 @@ from latentprint.data.values import Span, joint, reading, span_of, to_bytes, whi
 from latentprint.errors import UserError
 from latentprint.progress import tracked
 
-_SHOW_PROGRESS_FROM = 500
 _PAPER = (255, 255, 255)  # what shows through transparent pixels
 _HOLD = {True: ("photo holds whole numbers beyond bytes", "photos hold whole numbers beyond bytes"),
          False: ("photo holds floats", "photos hold floats")}
@@ -84,11 +81,9 @@ def read_photos(paths: Sequence[Path], size: int, where: str) -> tuple[Tensor, t
     Raises:
         UserError: see :func:`decode_photo`.
     """
-    few = len(paths) < _SHOW_PROGRESS_FROM
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
         decoded = tracked(pool.map(lambda path: _decoded(path, size), paths), "reading photos", total=len(paths))
-        shown = track(decoded, "reading photos", len(paths), console=Console(stderr=True), transient=True, disable=few)
-        return gather(shown, len(paths), size, where, lambda index, white: decode_photo(paths[index], size, white))
+        return gather(decoded, len(paths), size, where, lambda index, white: decode_photo(paths[index], size, white))
 
 
 def gather(decoded: Iterable[Decoded], count: int, size: int, where: str,

@@ -15,6 +15,7 @@ from latentprint.data.procedural import ATTRIBUTE_NAMES
 from latentprint.diffusion.scene import Scene, Scenes
 from latentprint.diffusion.swap import Swapper
 from latentprint.metrics.verification import calibrate, enrol, match
+from latentprint.models.answers import embeddings
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import embed
 from latentprint.progress import tracked
@@ -50,8 +51,8 @@ def swap_metrics(swapper: Swapper, judge: nn.Module, teacher: nn.Module, data: I
     place = torch.cat([torch.arange(int(n)) for n in counts])
     enrolled = place < (counts // 2)[data.labels]
     first, rest = enrolled.nonzero().squeeze(1), (~enrolled).nonzero().squeeze(1)
-    wanted = enrol(embed(teacher, data.images[first]), data.labels[first], data.n_classes)
-    judged = embed(judge, data.images)
+    wanted = enrol(embeddings(teacher, data.images[first], "teacher"), data.labels[first], data.n_classes)
+    judged = embeddings(judge, data.images, "judge")
     templates = enrol(judged[first], data.labels[first], data.n_classes)
     calibration = calibrate(judged[rest], data.labels[rest], templates)
     donors = (data.labels[rest] + 1) % data.n_classes

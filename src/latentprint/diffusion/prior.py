@@ -51,6 +51,11 @@ class SwapPrior(nn.Module, ABC):
     targets: Mapping[Scope, str]
     embedding_dim: int
 
+    @property
+    def eye(self) -> nn.Module | None:
+        """The part that `seen` shows images to; None where the attributes are all that it needs."""
+        return None
+
     def seen(self, images: Tensor, attributes: Tensor) -> Tensor:
         """What the prior reads of attribute images besides their masked latents, ``(B, K)``.
 

@@ -38,11 +38,6 @@ class Scene:
     def take(self, index: Tensor) -> Scene:
         return Scene(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
-    def without_pictures(self) -> Scene:
-        """All but ``image`` and ``hole``, on the CPU."""
-        blank = self.image.new_empty(len(self), 0)
-        return replace(self, image=blank, hole=blank).to(torch.device("cpu"))
-
     def to(self, device: torch.device) -> Scene:
         return Scene(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
@@ -66,11 +61,3 @@ class Scenes:
         assert self.data.holes is not None
         part = self.encoded.take(index)
         return replace(part, image=self.data.floats(index), hole=self.data.holes[index].float())
-
-    @classmethod
-    def of(cls, data: ImageSet, parts: list[Scene]) -> Scenes:
-        """From the scenes of all its batches, in order."""
-        names = [name for name in Scene.__dataclass_fields__ if name not in ("image", "hole")]
-        blank = torch.empty(len(data), 0)
-        return cls(data, Scene(image=blank, hole=blank,
-                               **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}))

@@ -19,7 +19,8 @@ from latentprint.diffusion.prior import SwapPrior, clean_and_noise, signal_and_n
 from latentprint.diffusion.scene import Scene, Scenes
 from latentprint.engine.seeds import seeded_noise
 from latentprint.losses.denoising import prior_mse
-from latentprint.models.codec import LatentCodec
+from latentprint.models.answers import answers, readings
+from latentprint.models.codec import LATENT_CHANNELS, LatentCodec
 
 #: (predicted, true) of the same shape ``(B, *)`` to ``(B,)``
 DenoisingLoss = Callable[[Tensor, Tensor], Tensor]
@@ -40,20 +41,36 @@ class Swapper(nn.Module):
     @torch.no_grad()
     def scene(self, images: Tensor, holes: Tensor) -> Scene:
         """Prepare pictures ``(B, 3, H, W)`` in [0, 1] with holes ``(B, 1, H, W)``."""
-        hole = holes.to(images.dtype)
+        hole, attributes = holes.to(images.dtype), self.attributes(images)
+        return Scene(images, hole, *self.encoded(images, hole), attributes, self.prior.seen(images, attributes))
+
+    def encoded(self, images: Tensor, hole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``latent``, ``masked`` and ``keep`` of a `Scene`, of its ``image`` and ``hole``."""
         greyed = images * (1 - hole) + 0.5 * hole
-        attributes = self.attributes(images)
-        return Scene(images, hole, self.codec.encode(images), self.codec.encode(greyed),
-                     F.avg_pool2d(1 - hole, self.codec.downscale), attributes,
-                     self.prior.seen(images, attributes))
+        return (self.codec.encode(images), self.codec.encode(greyed), F.avg_pool2d(1 - hole, self.codec.downscale))
 
     def scenes(self, data: ImageSet, pixels: int = 256 * 64 * 64) -> Scenes:
-        """Scenes of a whole set (which must know its holes), encoded in batches of about so many pixels."""
+        """Scenes of a whole set (which must know its holes), encoded in batches of about so many pixels.
+
+        Codec and attribute network must be frozen; what they answer is kept, see `latentprint.models.answers`.
+        """
         assert data.holes is not None
         device, batch = next(self.parameters()).device, max(1, pixels // data.size**2)
-        parts = [self.scene(data.floats(part).to(device), data.holes[part].to(device).float()).without_pictures()
-                 for part in torch.arange(len(data)).split(batch)]
-        return Scenes.of(data, parts)
+
+        def encode(images: Tensor, holes: Tensor) -> Tensor:
+            return torch.cat(self.encoded(images.to(device).float() / 255, holes.to(device).float()), 1)
+
+        def see(images: Tensor, attributes: Tensor) -> Tensor:
+            return self.prior.seen(images.to(device).float() / 255, attributes.to(device))
+
+        found = answers(self.codec, encode, data.images, data.holes, question="scene", name="codec", batch=batch)
+        latent, masked, keep = found.split([LATENT_CHANNELS, LATENT_CHANNELS, 1], 1)
+        attributes = seen = readings(self.attributes, data.images, batch=batch)
+        if (eye := self.prior.eye) is not None:
+            seen = answers(None if eye.training else eye, see, data.images, attributes, question="seen", name="prior",
+                           batch=batch)
+        blank = torch.empty(len(data), 0)
+        return Scenes(data, Scene(blank, blank, latent, masked, keep, attributes, seen))
 
     def predict(self, noisy: Tensor, timestep: Tensor, scene: Scene, embedding: Tensor,
                 guidance: float = 1.0) -> tuple[Tensor, Tensor]:

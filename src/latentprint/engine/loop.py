@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from latentprint.engine.device import chosen_device
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, part_number, parts
+from latentprint.engine.trained import note_trained
 from latentprint.errors import RunFailed, UserError
 from latentprint.progress import progress, terminal
 
@@ -90,6 +91,7 @@ class Loop:
         Raises:
             RunFailed: more than ``max_skips`` steps were non-finite or exploded.
         """
+        note_trained(self.states.values())
         self._restore()
         if not self.done:
             self._run(loss_at, after)

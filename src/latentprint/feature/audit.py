@@ -43,6 +43,7 @@ from latentprint.feature.victim import SplitVictim
 from latentprint.framer import Framer
 from latentprint.metrics.perceptual import PerceptualMetric, perceptual_metric
 from latentprint.metrics.reconstruction import reidentification, variance_recovered
+from latentprint.models.answers import embeddings
 from latentprint.models.assets import load_recogniser_asset
 from latentprint.models.recognisers import embed
 from latentprint.models.strangers import check_strangers
@@ -327,7 +328,8 @@ def identified(judged: Judged, drawn: Tensor, index: Tensor, gallery: ImageSet,
     """Share of the reconstructions whose nearest real photo, among those the victim learned from, is of the person."""
     pictures = (drawn[index] * 255).round().to(torch.uint8)
     people = judged.attacked.labels[index]
-    hits = reidentification(embed(judge, pictures), people, embed(judge, gallery.images), gallery.labels)
+    hits = reidentification(embed(judge, pictures), people, embeddings(judge, gallery.images, "judge"),
+                            gallery.labels)
     return {**rate(judged, hits.float(), people), "chance": 1 / gallery.n_classes}
 
 

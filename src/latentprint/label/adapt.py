@@ -14,7 +14,7 @@ from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
 from latentprint.label.presets import LabelConfig
-from latentprint.models.recognisers import embed
+from latentprint.models.answers import embeddings
 
 #: Share of identities left out, so that guidance still has its unconditional prediction.
 DROPOUT = 0.1
@@ -53,10 +53,10 @@ def _adapt_prior(config: LabelConfig, swapper: Swapper, teacher: nn.Module, publ
     Where a person has one photo alone, its own embedding is given.
     """
     prior, settings, device = swapper.prior, config.adapt, next(swapper.parameters()).device
-    scenes, embeddings = swapper.scenes(public), embed(teacher, public.images)
-    sums = torch.zeros(public.n_classes, embeddings.shape[1]).index_add_(0, public.labels, embeddings)
+    scenes, seen = swapper.scenes(public), embeddings(teacher, public.images, "teacher")
+    sums = torch.zeros(public.n_classes, seen.shape[1]).index_add_(0, public.labels, seen)
     alone = public.counts()[public.labels] == 1
-    others = F.normalize(sums[public.labels] - embeddings * ~alone[:, None], dim=1)
+    others = F.normalize(sums[public.labels] - seen * ~alone[:, None], dim=1)
     prior.requires_grad_(True)
     optimizer = torch.optim.AdamW(prior.parameters(), settings.prior_lr)
 

@@ -51,6 +51,7 @@ from latentprint.label.presets import LabelConfig
 from latentprint.label.probe import chance_flag, is_service, probe
 from latentprint.label.tools import Tools, encode
 from latentprint.label.warm import WarmStart, warm_starts
+from latentprint.models.answers import embeddings
 from latentprint.models.assets import find_asset, load_recogniser_asset
 from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, spread
@@ -288,7 +289,7 @@ def draw_arms(
     baselines = draw_baselines(config, victim.victim, tools, classes, seeds, drawn.n_backward, run)
     arms |= {name: score_swaps(bench, made, tools.public) for name, made in baselines.items()}
     heldout = bench.data.private_heldout
-    arms["ceiling"] = score(bench, heldout.images, heldout.labels)
+    arms["ceiling"] = score(bench, heldout.images, heldout.labels, embeddings)
     queries = {name: {"forward": made.n_forward, "backward": made.n_backward} for name, made in baselines.items()}
     return arms, drawn, attack, queries
 

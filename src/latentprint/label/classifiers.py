@@ -21,6 +21,7 @@ from latentprint.label.views import random_views
 from latentprint.label.warm import WarmStart, warm_up
 from latentprint.models.foreign import Form
 from latentprint.models.preprocess import Preprocess
+from latentprint.progress import tracked
 from latentprint.types import Access
 from latentprint.victim import Victim, load_victim
 
@@ -128,14 +129,15 @@ def train_classifier(config: LabelConfig, model: ModelConfig, name: str, victim:
 @torch.no_grad()
 def scores(victim: Victim, images: Tensor, batch: int = 256) -> Tensor:
     """Logits of uint8 or [0, 1] images, ``(N, C)`` on the CPU, not counted as queries."""
-    return torch.cat([victim.logits(_floats(part).to(victim.device)).float().cpu() for part in images.split(batch)])
+    return torch.cat([victim.logits(_floats(part).to(victim.device)).float().cpu()
+                      for part in tracked(images.split(batch), f"{victim.name}: {len(images):,} images")])
 
 
 @torch.no_grad()
 def penultimate(victim: Victim, images: Tensor, batch: int = 256) -> Tensor:
     """Penultimate features, ``(N, D)`` on the CPU."""
     return torch.cat([victim.penultimate(_floats(part).to(victim.device)).float().cpu()
-                      for part in images.split(batch)])
+                      for part in tracked(images.split(batch), f"{victim.name}: {len(images):,} images")])
 
 
 def _floats(images: Tensor) -> Tensor:

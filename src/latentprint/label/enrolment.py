@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentprint.data.base import ImageSet, concatenate
 from latentprint.data.splits import AuditData
 from latentprint.metrics.verification import FEW_FALSE_MATCHES, Calibration, calibrate, enrol
-from latentprint.models.recognisers import embed
+from latentprint.models.answers import embeddings
 
 STRICT, LOOSE = 1e-3, 1e-2
 #: A realised false match rate beyond so many times the stated one is worth a warning.
@@ -65,13 +65,14 @@ class CalibrationSets:
 def enrolled(network: nn.Module, data: AuditData, name: str = "", architecture: str = "") -> Recogniser:
     """Calibrate the thresholds, and enrol the private people by as many photos (or all, who have fewer)."""
     sets, train, heldout = calibration_sets(data), data.private_train, data.private_heldout
-    calibration = calibrate(embed(network, sets.probes.images), sets.probes.labels,
-                            _templates(network, sets.enrolment), (LOOSE, STRICT))
-    templates = _templates(network, train.first_photos(sets.photos)[0])
-    similarity = embed(network, heldout.images) @ templates.T
+    who = name or "recogniser"
+    calibration = calibrate(embeddings(network, sets.probes.images, who), sets.probes.labels,
+                            _templates(network, sets.enrolment, who), (LOOSE, STRICT))
+    templates = _templates(network, train.first_photos(sets.photos)[0], who)
+    similarity = embeddings(network, heldout.images, who) @ templates.T
     strangers = similarity[heldout.labels[:, None] != torch.arange(train.n_classes)]
     return Recogniser(network, templates, calibration, name, architecture, sets.photos, sets.people,
-                      _templates(network, train), strangers)
+                      _templates(network, train, who), strangers)
 
 
 def calibration_sets(data: AuditData) -> CalibrationSets:
@@ -106,8 +107,8 @@ def warnings_of(recogniser: Recogniser) -> list[str]:
     return found
 
 
-def _templates(network: nn.Module, photos: ImageSet) -> Tensor:
-    return enrol(embed(network, photos.images), photos.labels, photos.n_classes)
+def _templates(network: nn.Module, photos: ImageSet, name: str) -> Tensor:
+    return enrol(embeddings(network, photos.images, name), photos.labels, photos.n_classes)
 
 
 def _with_more(data: ImageSet, count: int) -> ImageSet:

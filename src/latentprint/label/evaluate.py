@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentprint import checks
 from latentprint.data import room
@@ -29,6 +29,7 @@ from latentprint.metrics.classification import confidence, topk_hits
 from latentprint.metrics.distribution import Frechet, frechet_distance
 from latentprint.metrics.features import diversity, nearest_distance
 from latentprint.metrics.perceptual import EmbeddedDistance
+from latentprint.models.answers import readings
 from latentprint.models.attributes import AttributeReader, in_batches
 from latentprint.models.recognisers import embed
 from latentprint.stats import Arm, bootstrap_by_identity, difference_interval, rate_interval, rate_leak_interval
@@ -38,6 +39,8 @@ __all__ = ["HEADLINE", "LOOSE", "STRICT", "ArmScores", "Bench", "Recogniser", "a
            "label_section", "protocol", "score", "score_swaps", "warnings_of"]
 
 HEADLINE = "identity_match_rate"
+#: Recogniser and images ``(N, 3, H, W)`` to embeddings ``(N, D)``.
+Embeddings = Callable[[nn.Module, Tensor], Tensor]
 #: Metrics within [0, 1] begin so.
 RATES = (HEADLINE, "top1", "top5", "mean_confidence")
 #: Principal axes of the attribute network's features in which Frechet distances are taken: 64 pictures suffice.
@@ -69,7 +72,7 @@ class Bench:
     @cached_property
     def reference(self) -> tuple[Tensor, Tensor, Tensor]:
         """Private training photos ``(N, AXES)``, public ones ``(M, AXES)``, and the axes ``(D, AXES)`` of both."""
-        private, public = (in_batches(self.features, images, "pooled")
+        private, public = (readings(self.features, images, "pooled")
                            for images in (self.data.private_train.images, self.data.public.images))
         real = torch.cat([private, public])
         _, _, vectors = torch.linalg.svd(real - real.mean(0), full_matrices=False)
@@ -91,8 +94,11 @@ class ArmScores:
                          self.images[torch.from_numpy(keep)])
 
 
-def score(bench: Bench, images: Tensor, classes: Tensor) -> ArmScores:
+def score(bench: Bench, images: Tensor, classes: Tensor, seen: Embeddings = embed) -> ArmScores:
     """All per-picture metrics of ``images`` (uint8 or [0, 1]) that should show ``classes`` (N,).
+
+    Args:
+        seen: how recognisers are asked: ``embed`` about generated pictures, ``embeddings`` about photos.
 
     Raises:
         UserError: float images that are not within [0, 1].
@@ -101,7 +107,7 @@ def score(bench: Bench, images: Tensor, classes: Tensor) -> ArmScores:
         checks.image_range(images, "pictures to score")
     values: dict[str, Tensor] = {}
     for key, recogniser in (("judge", bench.judge), ("teacher", bench.teacher)):
-        similarity = (embed(recogniser.network, images) * recogniser.templates[classes]).sum(1)
+        similarity = (seen(recogniser.network, images) * recogniser.templates[classes]).sum(1)
         values[f"similarity_{key}"] = similarity
         if key == "judge":
             thresholds = recogniser.calibration.thresholds

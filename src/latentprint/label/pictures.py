@@ -16,8 +16,8 @@ from latentprint.label.geometry import one_a_person
 from latentprint.label.samples import read_samples
 from latentprint.label.tools import Tools
 from latentprint.metrics.geometry import class_angles
-from latentprint.models.attributes import in_batches
-from latentprint.models.recognisers import EmbeddingNetwork, embed
+from latentprint.models.answers import embeddings, readings
+from latentprint.models.recognisers import EmbeddingNetwork
 from latentprint.report import figures, plots
 from latentprint.report.embeddings import angle_heatmaps, norm_histogram
 from latentprint.types import Reconstruction
@@ -70,7 +70,7 @@ def _grid(path: Path, bench: Bench, tools: Tools, arm: ArmScores, drawn: Reconst
 
 def _similarity(path: Path, bench: Bench, arms: dict[str, ArmScores]) -> None:
     heldout, judge = bench.data.private_heldout, bench.judge
-    table = embed(judge.network, heldout.images) @ judge.templates.T
+    table = embeddings(judge.network, heldout.images, "judge") @ judge.templates.T
     other = torch.ones_like(table, dtype=torch.bool).scatter_(1, heldout.labels[:, None], False)
     plots.similarity_histogram(
         table.gather(1, heldout.labels[:, None]).squeeze(1).numpy(), table[other].numpy(),
@@ -90,7 +90,7 @@ def _embeddings(folder: Path, bench: Bench, attack: ProgressiveAttack) -> None:
         plots.embedding_plot(flat[:n], flat[n:], folder / f"{name}.png")
     angle_heatmaps(class_angles(learned).numpy(), class_angles(truth).numpy(), folder / "angles.png")
     photos = tools.public.images[one_a_person(tools.public.labels, 500)]
-    norms = in_batches(tools.teacher, photos, "centred").norm(dim=1)
+    norms = readings(tools.teacher, photos, "centred", "teacher").norm(dim=1)
     norm_histogram(raw.norm(dim=1).numpy(), (norms / norms.mean()).numpy(), folder / "norms.png")
 
 

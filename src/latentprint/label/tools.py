@@ -13,8 +13,8 @@ from latentprint.diffusion.prior import SwapPrior
 from latentprint.diffusion.scene import Scenes
 from latentprint.diffusion.swap import Swapper
 from latentprint.label.teachers import Gate, Teachers, together
-from latentprint.models.attributes import AttributeReader, in_batches
-from latentprint.models.recognisers import embed
+from latentprint.models.answers import embeddings, readings
+from latentprint.models.attributes import AttributeReader
 
 #: Principal axes of the attribute network's features that Frechet distances of a look use: few pictures suffice.
 LOOK_AXES = 32
@@ -62,10 +62,10 @@ def encode(swapper: Swapper, teacher: nn.Module, public: ImageSet, others: Seque
     Raises:
         UserError: see `teachers.together`.
     """
-    features = in_batches(swapper.attributes, public.images, "pooled")
+    features = readings(swapper.attributes, public.images, "pooled")
     _, _, vectors = torch.linalg.svd(features - features.mean(0), full_matrices=False)
-    embeddings = embed(teacher, public.images)
-    teachers = together([teacher, *others], [embeddings, *(embed(other, public.images) for other in others)],
-                        public.labels, gate)
-    return Tools(swapper, teacher, public, swapper.scenes(public), embeddings, features, vectors[:LOOK_AXES].T,
+    every = [teacher, *others]
+    seen = [embeddings(each, public.images, f"teacher {i}" if others else "teacher") for i, each in enumerate(every, 1)]
+    teachers = together(every, seen, public.labels, gate)
+    return Tools(swapper, teacher, public, swapper.scenes(public), seen[0], features, vectors[:LOOK_AXES].T,
                  teachers)

@@ -82,10 +82,10 @@ class AttributeNetwork(AttributeReader):
 
 @torch.no_grad()
 def in_batches(function: nn.Module, images: Tensor, method: str = "forward", batch: int = 256) -> Tensor:
-    """``function.method`` over uint8 images ``(N, 3, H, W)`` without gradient, results on the CPU."""
+    """``function.method`` over uint8 images ``(N, 3, H, W)`` without gradient, results on the CPU, every time anew."""
     device = next(function.parameters()).device
     call = getattr(function, method)
-    chunks = tracked(images.split(batch), "reading attributes")
+    chunks = tracked(images.split(batch), f"reading {len(images):,} images")
     return torch.cat([call(chunk.to(device).float() / 255).cpu() for chunk in chunks])
 
 

@@ -108,10 +108,13 @@ def build_recogniser(architecture: str, dim: int = EMBEDDING_DIM) -> Recogniser:
 
 @torch.no_grad()
 def embed(recogniser: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
-    """Embeddings of uint8 or [0, 1] images ``(N, 3, H, W)``, computed in batches without gradient: ``(N, D)``."""
+    """Embeddings of uint8 or [0, 1] images ``(N, 3, H, W)``, computed in batches without gradient: ``(N, D)``.
+
+    Computed every time; those of photos by a frozen network are kept by `latentprint.models.answers.embeddings`.
+    """
     device = next(recogniser.parameters(), torch.empty(0)).device  # an outside runtime has no parameters
     parts = []
-    for chunk in tracked(images.split(batch), "embedding"):
+    for chunk in tracked(images.split(batch), f"embedding {len(images):,} images"):
         x = chunk.to(device).float()
         parts.append(recogniser(x / 255 if chunk.dtype == torch.uint8 else x).cpu())
     return torch.cat(parts) if parts else torch.empty(0, getattr(recogniser, "dim", EMBEDDING_DIM))

@@ -33,10 +33,11 @@ from latentprint.errors import UserError
 from latentprint.framer import Framer
 from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
+from latentprint.models.answers import embeddings
 from latentprint.models.assets import PACKAGED, copy_asset, find_asset, load_asset, load_recogniser_asset, read_index
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.models.codec import LATENT_CHANNELS, LatentCodec
-from latentprint.models.recognisers import EmbeddingNetwork, embed
+from latentprint.models.recognisers import EmbeddingNetwork
 from latentprint.pretrain.common import (
     PretrainConfig,
     draw,
@@ -244,7 +245,7 @@ def make_optimizer(parameters: list[nn.Parameter], config: PriorConfig) -> torch
 def encode_pool(swapper: Swapper, teacher: nn.Module, data: ImageSet, mirrored: bool = False) -> Pool:
     """Every photo's scene and the teacher's embedding of it; ``mirrored``: the mirrored photos' scenes as well."""
     both = concatenate(data, _mirrored(data)) if mirrored else data
-    return Pool(swapper.scenes(both), embed(teacher, data.images), data.labels, photos_of(data.labels))
+    return Pool(swapper.scenes(both), embeddings(teacher, data.images, "teacher"), data.labels, photos_of(data.labels))
 
 
 def _mirrored(data: ImageSet) -> ImageSet:

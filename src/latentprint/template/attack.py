@@ -18,6 +18,7 @@ from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive
 from latentprint.errors import UserError
 from latentprint.metrics.perceptual import PerceptualMetric
+from latentprint.models.answers import embeddings
 from latentprint.models.recognisers import embed
 from latentprint.template.generators import DecoderGenerator, Generator, PriorGenerator
 from latentprint.template.mapping import Mapping, fit_mapping
@@ -88,8 +89,8 @@ class Inversion:
         self.see: Callable[[Tensor], Tensor] = victim.embed if self.access == "white-box" else guide
         #: The recogniser whose embeddings generators are given.
         self.space = guide if self.access == "scores" else victim.recogniser
-        self.identities = embedded(guide, means.public, self.device) if means.told is None else means.told
-        self.targets = self.identities if self.space is guide else embedded(guide, means.public, self.device)
+        self.identities = self._of_public(guide) if means.told is None else means.told
+        self.targets = self.identities if self.space is guide else self._of_public(guide)
         self.prior = TemplatePrior.of(self.identities.cpu())
         self.to_guide: Mapping | None = None
         if self.access == "transfer":
@@ -129,6 +130,10 @@ class Inversion:
         best = max(likeness, key=lambda name: likeness[name])
         return Drawn(pictures, found, best, note)
 
+    def _of_public(self, recogniser: Embedder) -> Tensor:
+        """``(N, D)`` unit embeddings of the public photos, on the device."""
+        return embeddings(recogniser, self.means.public.images, recogniser.name).to(self.device)
+
     def _wanted(self, identity: Tensor) -> Tensor:
         """What the guide should see in a picture of somebody with this template."""
         return identity if self.to_guide is None else self.to_guide(identity)
@@ -143,7 +148,7 @@ class Inversion:
             swapper, teacher = self.means.faces
             mapping = None
             if weights_hash(teacher) != weights_hash(self.space):
-                seen = embed(teacher, self.means.public.images[:FITTED])
+                seen = embeddings(teacher, self.means.public.images[:FITTED], "teacher")
                 mapping = fit_mapping(self.identities[: len(seen)].cpu(), seen)
             made = PriorGenerator(swapper, mapping, size, settings)
         lay_out(made, self.device)
@@ -178,9 +183,3 @@ class Inversion:
                 parts.append(self._pictures(generator, F.normalize(at.detach(), dim=1).cpu()))
                 bar.update(task, advance=len(index))
         return torch.cat(parts)
-
-
-@torch.no_grad()
-def embedded(recogniser: Callable[[Tensor], Tensor], photos: ImageSet, device: torch.device) -> Tensor:
-    """``(N, D)`` unit embeddings of photos, on the device, however they are asked for."""
-    return torch.cat([recogniser(photos.floats(index).to(device)) for index in torch.arange(len(photos)).split(256)])

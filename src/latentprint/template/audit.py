@@ -27,6 +27,7 @@ from latentprint.errors import UserError
 from latentprint.framer import Framer, sets_of
 from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.metrics.verification import pair_accuracy
+from latentprint.models.answers import embeddings
 from latentprint.models.assets import load_recogniser_asset
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.outside import OutsideNetwork
@@ -35,7 +36,7 @@ from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, constant_flag, function_flags, spread
 from latentprint.report.build import concluded
 from latentprint.stats import t_interval
-from latentprint.template.attack import Drawn, Inversion, Means, embedded
+from latentprint.template.attack import Drawn, Inversion, Means
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
     HEADLINE,
@@ -261,7 +262,7 @@ def make_bench(config: TemplateConfig, parts: Parts) -> Bench:
 def make_means(config: TemplateConfig, parts: Parts, victim: TemplateVictim, run: RunDir) -> Means:
     """What the adversary has, all of it public; its own recogniser is trained here where it has none."""
     settings, surrogate, public = config.attack, parts.surrogate, parts.data.public
-    told = None if settings.access == "scores" else embedded(victim.embed, public, parts.device)
+    told = None if settings.access == "scores" else victim.embed_photos(public.images)
     if settings.access != "white-box" and surrogate is None:
         surrogate = train_surrogate(public, told, settings.surrogate_steps, run, config.seed, config.precision,
                                     parts.device, config.save_every)
@@ -324,8 +325,8 @@ def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
 
 def lfw_accuracy(recogniser: Embedder, pairs: Pairs) -> dict[str, Any]:
     """Mean accuracy over the folds of LFW's protocol, with Student's interval over them."""
-    embeddings = embed(recogniser, pairs.images)
-    likeness = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
+    seen = embeddings(recogniser, pairs.images, recogniser.name)
+    likeness = (seen[pairs.first] * seen[pairs.second]).sum(1)
     found = t_interval(pair_accuracy(likeness, pairs.same, pairs.fold), bounds=(0.0, 1.0))
     return {"value": found.value, "low": found.low, "high": found.high, "n": len(pairs)}
 

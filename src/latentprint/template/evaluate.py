@@ -27,6 +27,7 @@ from latentprint.metrics.image import SSIM_MARGIN, psnr, ssim
 from latentprint.metrics.perceptual import PerceptualMetric
 from latentprint.metrics.reconstruction import reidentification
 from latentprint.metrics.verification import Calibration, calibrate_scores
+from latentprint.models.answers import embeddings
 from latentprint.models.recognisers import embed
 from latentprint.stats import (
     Arm,
@@ -130,7 +131,7 @@ def make_system(name: str, recogniser: Embedder, scheme: Scheme, data: AuditData
     Raises:
         UserError: the recogniser gives a template that is none.
     """
-    found = {part: checked_templates(embed(recogniser, photos.images), recogniser.dim, name)
+    found = {part: checked_templates(embeddings(recogniser, photos.images, name), recogniser.dim, name)
              for part, photos in (("own", data.private_train), ("others", data.private_heldout),
                                   ("enrolled", by.enrolled), ("probes", by.probes))}
     keys, owners = torch.arange(len(found["own"])), data.private_heldout.labels
@@ -236,7 +237,7 @@ def score(bench: Bench, pictures: Tensor) -> ArmScores:
         curve[system.name] = np.array([_above(second, system.curve[fmr]).mean() for fmr in CURVE])
     if bench.judges:
         judge = bench.judges[0].recogniser
-        gallery = embed(judge, bench.gallery.images)
+        gallery = embeddings(judge, bench.gallery.images, bench.judges[0].name)
         hits = reidentification(embed(judge, pictures), torch.arange(bench.people), gallery, bench.gallery.labels)
         values[RANK1] = hits.double().numpy(), everyone
     references = bench.photos.floats()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentprint.errors import UserError
+from latentprint.models.answers import embeddings
 from latentprint.template.defenses import Scheme
 from latentprint.template.presets import Access
 from latentprint.template.recogniser import Embedder
@@ -86,6 +87,19 @@ class TemplateVictim(nn.Module):
                 with torch.no_grad():
                     return self._counted(self.recogniser, x)
         raise AccessDenied("score access: no embeddings")
+
+    def embed_photos(self, photos: Tensor) -> Tensor:
+        """Unit embeddings ``(N, D)`` of one's own photos ``(N, 3, H, W)`` uint8, on the device.
+
+        Each counts as a query, whether or not an earlier run kept the answer.
+
+        Raises:
+            AccessDenied: under score access.
+        """
+        if self.access == "scores":
+            raise AccessDenied("score access: no embeddings")
+        self.queries.forward += len(photos)
+        return embeddings(self.recogniser, photos, self.recogniser.name).to(self.device)
 
     @torch.no_grad()
     def score(self, x: Tensor, people: Tensor) -> Tensor:

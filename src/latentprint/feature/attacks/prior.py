@@ -36,8 +36,7 @@ from latentprint.feature.attacks.matching import Matching, measure
 from latentprint.feature.victim import SplitVictim
 from latentprint.losses.identity import identity_cosine
 from latentprint.losses.pixel import squared_error
-from latentprint.models.attributes import in_batches
-from latentprint.models.recognisers import embed
+from latentprint.models.answers import embeddings, readings
 from latentprint.progress import tracked
 
 
@@ -124,7 +123,7 @@ def train_reader(harness: Harness, tools: FaceTools, victim: SplitVictim, known:
     settings, device = harness.settings.prior, victim.device
     spent, source = Spent(victim.queries), Source(harness, victim, known, "reader", settings.batch)
     at_64 = resized_bytes(known.images, image_size(known))
-    identity, look = embed(tools.teacher, at_64), in_batches(tools.swapper.attributes, at_64)
+    identity, look = embeddings(tools.teacher, at_64, "teacher"), readings(tools.swapper.attributes, at_64)
     torch.manual_seed(derive(harness.seed, "reader", "weights"))
     with torch.no_grad():
         shape = tuple(victim.features(known.floats(slice(1)).to(device)).shape[1:])

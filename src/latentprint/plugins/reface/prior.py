@@ -34,6 +34,10 @@ class RefacePrior(SwapPrior):
         self.n_identity, self.schedule = 1, schedule()
         self.targets: Mapping[Scope, str] = {**UNET_TARGETS, "reference": r".*\.attn2\.(to_v|to_out\.0)"}
 
+    @property
+    def eye(self) -> nn.Module:
+        return self.condition
+
     def seen(self, images: Tensor, attributes: Tensor) -> Tensor:
         """E of the whole attribute image, and its landmarks: zeros, as the published code gives where it finds none."""
         looked = self.condition.look(images)
