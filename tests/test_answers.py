@@ -12,15 +12,20 @@ from helpers import Run, small_swapper
 from torch import Tensor, nn
 
 from latentprint.data.procedural import make_people
+from latentprint.defense import Defense
 from latentprint.engine.loop import Loop
 from latentprint.engine.run import RunDir
 from latentprint.label import audit
+from latentprint.label.pairing import Opinions
 from latentprint.models import answers as module
 from latentprint.models.answers import answers, embeddings, readings
+from latentprint.models.classifiers import build
 from latentprint.models.content import content
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.recognisers import build_recogniser, embed
 from latentprint.template.recogniser import Embedder
+from latentprint.types import Access
+from latentprint.victim import Victim
 
 
 @pytest.fixture(autouse=True)
@@ -230,6 +235,43 @@ def test_scenes_are_those_of_a_batch_and_found_again(monkeypatch: pytest.MonkeyP
     for name in ("image", "hole", "latent", "masked", "keep", "attributes", "seen"):
         assert torch.equal(getattr(again.take(torch.arange(4, 8)), name), getattr(alone, name))
         assert torch.equal(getattr(again.take(torch.arange(10)), name), getattr(scenes.take(torch.arange(10)), name))
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_a_victims_queries_are_counted_whether_or_not_its_answers_were_kept(access: Access) -> None:
+    data, found = make_people(range(5), 2), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        victim = Victim(build("mixer", 3), 3, access=access)
+        opinions = Opinions(victim, data, batch=4)
+        found.append((opinions.log_confidence, opinions.features))
+        assert victim.queries.forward == 10 and victim.queries.backward == 0
+    assert all(torch.equal(first, second) for first, second in zip(*found, strict=True))
+    x = data.floats(slice(4))
+    assert torch.allclose(found[0][0][:4].exp(), victim.confidence(x), atol=1e-6)
+
+
+def test_victims_are_kept_where_all_is_known_of_them(folder: Path) -> None:
+    data, asked_about = make_people(range(5), 2), []
+    for victim in (Victim(build("mixer", 3), 3), Victim(nn.Sequential(Foreign(), nn.Linear(3 * 64 * 64, 3)), 3),
+                   Defense(Victim(build("mixer", 3), 3), 1.0)):
+        for _ in range(2):
+            before = len(list(folder.glob("*")))
+            assert Opinions(victim, data).log_confidence.shape == (10, 3)
+            asked_about.append(len(list(folder.glob("*"))) - before)
+        assert victim.queries.forward == 20
+    assert asked_about == [2, 0, 0, 0, 0, 0]
+
+
+def test_what_is_no_part_of_a_network_counts_too() -> None:
+    def seeing(scale: float) -> nn.Module:
+        net, eye = nn.Flatten().eval(), nn.Linear(2, 2).eval()
+        nn.init.constant_(eye.weight, scale)
+        nn.init.zeros_(eye.bias)
+        object.__setattr__(net, "eye", eye)
+        return net
+
+    assert content(seeing(1.0)) == content(seeing(1.0)) != content(seeing(2.0))
 
 
 def test_a_second_audit_asks_no_shipped_network_about_photos(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,11 @@ class Victim(nn.Module):
         return cross_entropy(logits.float(), y), logits
 
     @property
+    def known(self) -> nn.Module | None:
+        """All that answers depend on, for `latentprint.models.answers`; None where there is more, such as a defence."""
+        return nn.ModuleList([self.preprocess, self.module]).eval() if type(self) is Victim and self.frozen else None
+
+    @property
     def network(self) -> nn.Module:
         """The bare classifier, whatever defends it and in whatever form it takes images."""
         return bare(self.module)

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from latentprint.data.base import ImageSet
 from latentprint.engine.seeds import generator
-from latentprint.progress import tracked
+from latentprint.models.answers import answers
 from latentprint.types import Access
 from latentprint.victim import Victim
 
 
 class Opinions:
     """What the victim says of every public photo: asked once, when it is first wanted.
+
+    Answers of a victim whose code is known are kept, see `Victim.known`; its queries are counted all the same.
 
     Attributes:
         log_confidence: ``(N, C)`` log-probabilities of its classes. Under label-only access a photo says 0 for its
@@ -37,18 +39,22 @@ class Opinions:
 
     @cached_property
     def _answers(self) -> tuple[Tensor, Tensor]:
-        answers = [self._ask(self.public.floats(index).to(self.victim.device))
-                   for index in tracked(torch.arange(len(self.public)).split(self.batch), "classifying public photos")]
-        log_confidence = torch.cat([probabilities for probabilities, _ in answers]).clamp_min(1e-30).log()
-        shown = [features for _, features in answers if features is not None]
-        return log_confidence, torch.cat(shown) if shown else log_confidence
+        victim = self.victim
+        before, known = victim.queries.forward, victim.known
+        question = f"{victim.access.value} {victim.answers} {victim.n_classes}"
+        found = answers(known, self._ask, self.public.images, question=question, name=victim.name, batch=self.batch)
+        if known is not None:
+            victim.queries.forward = before + len(self.public)  # also where an earlier run kept the answer
+        log_confidence = found[:, : victim.n_classes].clamp_min(1e-30).log()
+        return log_confidence, found[:, victim.n_classes :] if victim.access is Access.WHITE_BOX else log_confidence
 
-    @torch.no_grad()
-    def _ask(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _ask(self, photos: Tensor) -> Tensor:
+        """Probabilities ``(B, C)``, and in the white box features ``(B, D)`` beside them."""
+        x = (photos.float() / 255).to(self.victim.device)
         if self.victim.access is not Access.WHITE_BOX:
-            return self.victim.confidence(x).float().cpu(), None
+            return self.victim.confidence(x).float()
         logits, features = self.victim.logits_and_features(x)
-        return logits.float().softmax(1).cpu(), features.float().cpu()
+        return torch.cat([logits.float().softmax(1), features.float()], 1)
 
 
 def top_pairs(scores: Tensor, n: int) -> Tensor:

@@ -131,7 +131,8 @@ def _sources(classes: Iterable[type]) -> str:
 
 @cache
 def _network_sources() -> tuple[Path, ...]:
-    return tuple(file for folder in ("models", "plugins", "diffusion") for file in (PACKAGE / folder).rglob("*.py"))
+    folders = (PACKAGE / folder for folder in ("models", "plugins", "diffusion"))
+    return (PACKAGE / "victim.py", *(file for folder in folders for file in folder.rglob("*.py")))
 
 
 def _versions(classes: Iterable[type]) -> list[str]:
