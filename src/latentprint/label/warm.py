@@ -24,6 +24,7 @@ from latentprint.errors import UserError
 from latentprint.framer import Framer
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
+from latentprint.models.answers import embeddings
 from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.recognisers import EmbeddingNetwork, embed
 from latentprint.victim import Victim
@@ -43,7 +44,7 @@ class WarmStart:
     def targets(self) -> Tensor:
         """Embeddings of the public photos less their mean, unit ``(N, D)`` on the CPU; computed when first needed, so
         that a run taken up after its warm starts does not wait for them."""
-        seen = embed(self.network, self.public.images)
+        seen = embeddings(self.network, self.public.images, self.name)
         return F.normalize(seen - seen.mean(0), dim=1)
 
     @property

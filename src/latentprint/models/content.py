@@ -126,13 +126,14 @@ def _sources(classes: Iterable[type]) -> str:
     """Of this package's networks: its folders of them, and the modules that hold further classes or their bases."""
     names = {base.__module__ for each in classes for base in each.__mro__}
     further = [Path(str(sys.modules[name].__file__)) for name in names if name.startswith("latentprint.")]
-    return digest_of({*_network_sources(), *further})
+    folders = (PACKAGE / folder for folder in ("models", "plugins", "diffusion"))
+    own = (file for each in folders for file in each.rglob("*.py"))
+    return _digest(frozenset({PACKAGE / "victim.py", *further, *own}))
 
 
 @cache
-def _network_sources() -> tuple[Path, ...]:
-    folders = (PACKAGE / folder for folder in ("models", "plugins", "diffusion"))
-    return (PACKAGE / "victim.py", *(file for folder in folders for file in folder.rglob("*.py")))
+def _digest(files: frozenset[Path]) -> str:
+    return digest_of(files)  # read once: what runs is what was there at the start
 
 
 def _versions(classes: Iterable[type]) -> list[str]:

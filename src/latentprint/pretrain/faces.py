@@ -32,6 +32,7 @@ from latentprint.engine.settings import RunConfig, settled
 from latentprint.engine.state import write_text
 from latentprint.errors import UserError
 from latentprint.framer import Framer
+from latentprint.models.answers import readings
 from latentprint.models.assets import copy_asset, find_asset, load_asset, read_index, save_asset
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import EmbeddingNetwork, embed
@@ -41,7 +42,6 @@ from latentprint.pretrain.attributes import AttributesConfig
 from latentprint.pretrain.codec import CodecConfig
 from latentprint.pretrain.common import PretrainConfig, people_of, unseen_people
 from latentprint.pretrain.prior import PriorConfig
-from latentprint.progress import tracked
 from latentprint.report.sheets import picture_table
 from latentprint.report.values import flatten
 
@@ -156,10 +156,7 @@ def _enter_recognisers(config: FacesConfig, public: ImageSet, out: Path, device:
     assert isinstance(teacher, EmbeddingNetwork)  # as was checked
     Framer({"data": public.images}, out, device).frame(teacher, config.teacher, None, "teacher")
     some = public.images[torch.linspace(0, len(public) - 1, min(len(public), CENTRED_ON)).long()]
-    with torch.no_grad():
-        raw = [teacher.centred(part.to(device).float() / 255) 
-               for part in tracked(some.split(64), "centring the teacher")]
-    teacher.center = torch.cat(raw).mean(0)
+    teacher.center = readings(teacher, some, "centred", "centring the teacher").mean(0).to(device)
     save_asset(out, "teacher", teacher, {**_record(config.teacher, config), "centred_on": public.source}, half=False)
 
 
