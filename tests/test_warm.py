@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from framed import Dots, as_uint8, chip_at, drawn_faces
 from helpers import save_untrained
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latentprint import checks
@@ -28,6 +28,7 @@ from latentprint.label.presets import PRESETS, LabelConfig
 from latentprint.label.views import random_views
 from latentprint.label.warm import WarmStart, warm_starts, warm_up
 from latentprint.models.framing import Framing, Given, OneForAll
+from latentprint.models.paths import beside
 from latentprint.models.recognisers import EmbeddingNetwork
 from latentprint.report.tables import models_table
 from latentprint.victim import Victim
@@ -143,8 +144,7 @@ class Kill:
             raise Killed
         return self.made.targets
 
-    dim = 3
-    public = painted()
+    name, dim, public = "colours", 3, painted()
 
 
 def test_a_killed_warm_start_goes_on_where_it_was_and_a_done_one_needs_no_embeddings(
@@ -200,6 +200,37 @@ def test_a_network_that_comes_trained_is_left_alone_and_says_what_it_learned_fro
     assert found.warm == "somebody" and not (tmp_path / "second/networks").exists()
     heads = [victim.network.state_dict()["head.weight"] for victim in (found.victim, first)]
     assert torch.equal(heads[0], heads[1])
+
+
+def test_a_warm_start_of_an_earlier_run_is_taken_over_for_other_people(private: ImageSet, tmp_path: Path) -> None:
+    first = warmed(settings("victim.warm_steps=1"), private, tmp_path)
+    file = tmp_path / "networks/victim-warm.safetensors"
+    assert beside({"warm_weights": "networks/victim-warm.safetensors"}, tmp_path)[0] == {"warm_weights": str(file)}
+    config, others = settings(f"victim.warm_weights={file}", "seed=5"), make_people(range(9, 13), 1, size=32)
+    assert audit.learned_from(config) == []
+    victim, fresh = untrained(config, others), untrained(settings("seed=5"), others)
+    for key, value in victim.network.state_dict().items():
+        expected = fresh if key.startswith("head.") else first
+        assert torch.equal(value, expected.network.state_dict()[key]), key
+    run = RunDir.open(tmp_path / "second", {})
+    fit_classifier(config, config.victim, victim, others, others, run)
+    run.close()
+    assert {row["phase"] for row in rows(tmp_path / "second")} == {"victim"}
+
+
+def test_a_warm_start_from_somebody_else_or_of_another_network_is_refused(private: ImageSet, tmp_path: Path) -> None:
+    warmed(settings("victim.warm_steps=1"), private, tmp_path)
+    file = tmp_path / "networks/victim-warm.safetensors"
+    with pytest.raises(UserError, match=r"victim\.warm_weights: .*safetensors learned from colours; expected .*dlib"):
+        untrained(settings(f"victim.warm_weights={file}", "victim.warm=dlib"), private)
+    with pytest.raises(UserError, match="does not fit this network"):
+        untrained(settings(f"victim.warm_weights={file}", "victim.model=builtin:vgg"), private)
+    save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="does not say what it learned from"):
+        untrained(settings(f"victim.warm_weights={tmp_path / 'other.safetensors'}"), private)
+    for words in (["victim.warm=null"], [f"victim.weights={file}"]):
+        with pytest.raises(UserError, match="name in warm what they learned from"):
+            settings(f"victim.warm_weights={file}", *words)
 
 
 # ---- whom one may learn from ----

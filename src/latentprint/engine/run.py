@@ -88,15 +88,19 @@ class RunDir:
         """The checkpoint ``name``, or None."""
         return load_state(self.path / "checkpoints" / name)
 
-    def save_weights(self, name: str, network: nn.Module) -> None:
-        """The state dict of ``network`` as ``networks/name.safetensors``, for another run to load."""
+    def save_weights(self, name: str, network: nn.Module, facts: Mapping[str, str] | None = None) -> None:
+        """The state dict of ``network`` as ``networks/name.safetensors``, for another run to load.
+
+        Args:
+            facts: for the file's header.
+        """
         if not self.writes:
             return
         path = self.path / "networks" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
         save_file({key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                   for key, value in network.state_dict().items()}, part)
+                   for key, value in network.state_dict().items()}, part, None if facts is None else dict(facts))
         part.replace(path)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:

@@ -232,7 +232,7 @@ def assets_in_use(config: LabelConfig) -> list[str]:
 def learned_from(config: LabelConfig) -> list[str]:
     """Names of the recognisers from which networks that are trained here learn first."""
     return [model.warm for model in (config.victim, *config.evaluators)
-            if model.warm is not None and is_trained_here(model)]
+            if model.warm is not None and model.warm_weights is None and is_trained_here(model)]
 
 
 def prepare(config: LabelConfig, data: AuditData, models: Models,

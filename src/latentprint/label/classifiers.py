@@ -18,7 +18,7 @@ from latentprint.errors import RunFailed
 from latentprint.label.dpsgd import DPSGD, train_privately
 from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
-from latentprint.label.warm import WarmStart, warm_up
+from latentprint.label.warm import WarmStart, take_over, warm_up
 from latentprint.models.foreign import Form
 from latentprint.models.preprocess import Preprocess
 from latentprint.progress import tracked
@@ -61,10 +61,13 @@ def load_classifier(config: LabelConfig, model: ModelConfig, name: str, data: Im
     number = name.removeprefix("evaluator-")
     setting = "victim" if name == "victim" else f"evaluators.{int(number) - 1}" if number.isdigit() else name
     look = Preprocess((top, left, bottom, right), model.input_size, model.mean, model.std, model.colours, model.scale)
-    return load_victim(model.model, data.n_classes, image_size=data.size, weights=model.weights, name=name,
-                       preprocess=look, access=access, answers=model.answers,
-                       service=model.service.model_dump(), setting=setting,
-                       form=Form(model.output, model.layout, model.fixed_batch))
+    victim = load_victim(model.model, data.n_classes, image_size=data.size, weights=model.weights, name=name,
+                         preprocess=look, access=access, answers=model.answers,
+                         service=model.service.model_dump(), setting=setting,
+                         form=Form(model.output, model.layout, model.fixed_batch))
+    if model.warm_weights is not None and model.warm is not None:
+        take_over(victim, model.warm_weights, model.warm, setting)
+    return victim
 
 
 def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, train: ImageSet, heldout: ImageSet,
@@ -81,7 +84,7 @@ def fit_classifier(config: LabelConfig, model: ModelConfig, victim: Victim, trai
     """
     device = pick_device(config.device)
     lay_out(victim, device)
-    if model.warm is not None and is_trained_here(model):
+    if model.warm is not None and model.warm_weights is None and is_trained_here(model):
         warm_up(config, model, victim, starts[model.warm], run, device)
     if isinstance(victim, DPSGD) and victim.strength > 0:
         train_privately(config, model, victim, train, run, device)

@@ -88,6 +88,8 @@ class ModelConfig(Config):
     warm_steps: int = Field(400, ge=1, description="training steps on these embeddings")
     warm_batch: int = Field(128, ge=2, description="images of such a step")
     warm_lr: float = Field(2e-3, gt=0, description="peak learning rate of such steps")
+    warm_weights: Path | None = Field(None, description=(
+        "networks/NAME-warm.safetensors of an earlier run with the same model and warm, taken in place of such steps"))
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -98,6 +100,13 @@ class ModelConfig(Config):
         if lost := [name for name in classes if name is None or isinstance(name, bool)]:
             raise ValueError(f"one of the names reads as {json.dumps(lost[0])} in YAML; put such names in quotes")
         return [str(name) if isinstance(name, int | float) else name for name in classes]
+
+    @model_validator(mode="after")
+    def _warm_by_name(self) -> Self:
+        if self.warm_weights is not None and (self.warm is None or self.weights is not None):
+            raise ValueError("warm_weights are what a network is trained from: name in warm what they learned from, "
+                             "and leave weights out")
+        return self
 
 
 class EvaluatorConfig(ModelConfig):

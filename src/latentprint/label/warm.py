@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,12 @@ from latentprint.label.presets import LabelConfig, ModelConfig
 from latentprint.label.views import random_views
 from latentprint.models.answers import embeddings
 from latentprint.models.assets import find_asset, load_asset
+from latentprint.models.checkpoints import fill, load_state, read_metadata
 from latentprint.models.recognisers import EmbeddingNetwork, embed
 from latentprint.victim import Victim
+
+#: Where ``networks/NAME-warm.safetensors`` says what it learned from.
+LEARNED_FROM = "warm"
 
 
 class WarmStart:
@@ -94,7 +99,29 @@ def warm_up(config: LabelConfig, model: ModelConfig, victim: Victim, start: Warm
     Loop(run, name, optimizer, {"network": victim.network, "linear": linear}, model.warm_steps,
          warm_cosine(model.warm_steps, 50), clip_norm=5.0, save_every=config.save_every).fit(loss_at)
     victim.freeze()
-    run.save_weights(name, victim.network)
+    run.save_weights(name, victim.network, {LEARNED_FROM: start.name})
+
+
+def take_over(victim: Victim, file: Path, warm: str, setting: str) -> None:
+    """Load what a warm start of an earlier run left, but for the last layer, which nothing has been learned in.
+
+    Args:
+        warm: the recogniser that it must have learned from. setting: where the victim's settings are, for messages.
+
+    Raises:
+        UserError: no such file, one that is not of a warm start or learned from another recogniser, or another
+            architecture's.
+    """
+    state, where = load_state(file), f"{setting}.warm_weights: {file}"
+    source = read_metadata(file).get(LEARNED_FROM)
+    if source != warm:
+        found = f"learned from {source}" if source else "does not say what it learned from"
+        raise UserError(f"{where} {found}; expected networks/NAME-warm.safetensors of a run with warm={warm}")
+    own = victim.network.state_dict()
+    last = [name for name, layer in victim.network.named_modules()
+            if isinstance(layer, nn.Linear) and layer.out_features == victim.n_classes][-1:]
+    kept = {key: value for key, value in own.items() if key.rpartition(".")[0] in last}
+    fill(victim.network, {**state, **kept}, f"{where} does not fit this network")
 
 
 def _recogniser(name: str, framer: Framer) -> nn.Module:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -70,6 +70,15 @@ def load_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
         UserError: no such file, not a weights file, or one that needs a full pickle.
     """
     return dict(next(iter(load_states(path, trusted).values())))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors; empty for any other file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def load_states(path: Path, trusted: bool = False) -> dict[str, State]:

@@ -11,13 +11,13 @@ PROGRAMS = (".py", ".pt2", ".pt", ".pth", ".ts", ".torchscript", ".onnx")
 
 
 def beside(settings: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Settings of a model with the relative paths in ``model`` and ``weights`` started at a folder.
+    """Settings of a model with the relative paths in ``model`` and of weights started at a folder.
 
     Returns:
         The settings, and a line for each file that is not there but in the working folder, which is then taken.
     """
     changed, notes = dict(settings), []
-    for key in ("model", "weights"):
+    for key in ("model", "weights", "warm_weights"):
         if not isinstance(value := settings.get(key), str):
             continue
         file, name = _parts(value) if key == "model" else (value, "")
