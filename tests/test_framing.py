@@ -91,6 +91,14 @@ def test_resampling_equals_a_slow_reference() -> None:
     assert torch.allclose(resample(x, torch.eye(2, 3)[None], 12), x, atol=1e-9), "the whole picture at its size"
 
 
+def test_mixed_precision_does_not_move_the_chip() -> None:
+    x, matrix, shown = torch.rand(1, 3, 64, 64), chip_at(0.4567, 0.5432, 0.8, 0.1)[None], faces(*SEVERAL)
+    with torch.autocast("cpu", torch.bfloat16):
+        chip = resample(x, matrix, 64)
+        found = look(Dots(), shown)
+    assert torch.equal(chip, resample(x, matrix, 64)) and torch.equal(found.points, look(Dots(), shown).points)
+
+
 def test_what_lies_outside_repeats_the_edge() -> None:
     x = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 3, 4, 4).contiguous()
     chip = resample(x, chip_at(0.5, 0.5, 3.0)[None], 12)

@@ -39,6 +39,12 @@ def resample(x: Tensor, matrix: Tensor, side: int) -> Tensor:
     Args:
         matrix: ``(B or 1, 2, 3)`` from the chip's coordinates to the picture's.
     """
+    # Half precision has steps of a 256th of the picture where chips lie.
+    with torch.autocast(x.device.type, enabled=False):
+        return _resampled(x if x.dtype == torch.float64 else x.float(), matrix, side)
+
+
+def _resampled(x: Tensor, matrix: Tensor, side: int) -> Tensor:
     matrix = matrix.to(x).expand(len(x), 2, 3)
     sizes = _shrunk_sides(matrix[:, :, 0].norm(dim=1) * x.shape[-1] / side, x.shape[-1])
     chips, order = [], []
