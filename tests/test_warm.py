@@ -46,6 +46,7 @@ class Colours(EmbeddingNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.calls = 0
+        self.eval()
 
     def raw(self, x: Tensor) -> Tensor:
         self.calls += 1
