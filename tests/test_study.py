@@ -142,7 +142,7 @@ def test_a_kill_changes_nothing(finished: tuple[Path, dict[str, Any]], tmp_path:
                str(out)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as run:
         first = out / "runs" / "plain" / "seed-0" / "report.json"
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not first.is_file() and run.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         os.killpg(run.pid, signal.SIGKILL)
