@@ -242,6 +242,12 @@ def test_a_few_faces_found_in_whole_photos_say_where_to_look_for_the_others() ->
     assert Each(20, NearSighted(), position).matrices(x)[0, :, 0].norm() == pytest.approx(0.45, abs=0.01)
 
 
+def test_photos_that_are_turned_in_different_ways_are_refused() -> None:
+    x = faces((0.5, 0.5, 0.7, 0.0), (0.5, 0.5, 0.7, math.pi))
+    with pytest.raises(UserError, match=r"the mean face of data\.public is none \(residual 0\.\d\d, at most 0\.04\)"):
+        locate(Dots(), as_uint8(x), "data.public")
+
+
 @pytest.mark.parametrize("kind", ["noise", "grey"])
 def test_sets_without_faces_are_refused(kind: str) -> None:
     images = torch.rand(6, 3, 64, 64) if kind == "noise" else torch.full((6, 3, 64, 64), 0.5)

@@ -247,13 +247,16 @@ def locate(landmarks: nn.Module, images: Tensor, what: str) -> Position:
         images: ``(N, 3, H, H)`` uint8. what: names the set in messages.
 
     Raises:
-        UserError: too few show a face.
+        UserError: too few show a face, or the mean of the faces is none.
     """
     chosen = images[torch.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).long()]
-    found = look_at_all(landmarks, chosen)
-    if float(found.seen.float().mean()) >= LEAST_AT_FIRST:
-        found = look_at_all(landmarks, chosen, _position(found).matrix(START_ZOOM))
-    position = _position(found)
+    position = _position(look_at_all(landmarks, chosen))
+    if position.found >= LEAST_AT_FIRST:
+        if position.residual > MOST_RESIDUAL:
+            raise UserError(f"framing: the mean face of {what} is none (residual {position.residual:.2f}, at most "
+                            f"{MOST_RESIDUAL}): its photos are turned or cut in different ways; align them with "
+                            "'latentprint align'")
+        position = position_of(landmarks, chosen, position)
     if position.found < LEAST_FOUND:
         raise UserError(f"framing: faces are found in {position.found:.0%} of {len(chosen)} photos of {what}, at least "
                         f"{LEAST_FOUND:.0%} are needed: give upright photos that the face fills ('latentprint align' "
