@@ -17,11 +17,12 @@ from latentprint.data.base import ImageSet
 from latentprint.data.procedural import ATTRIBUTE_NAMES, make_people
 from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
-from latentprint.models.assets import load_asset, read_index
+from latentprint.models.assets import PACKAGED, load_asset, read_index
 from latentprint.models.attributes import AttributeNetwork, mirrored
 from latentprint.plugins.faces.attributes import FaceAttributes
 from latentprint.plugins.faces.geometry import POSE_UNIT
 from latentprint.pretrain import photos
+from latentprint.pretrain.attributes import AttributesConfig, begun
 from latentprint.pretrain.photos import MeasuredPhotos, agreement, measure_photos, measured, views
 
 ROLL, YAW = ATTRIBUTE_NAMES.index("roll"), ATTRIBUTE_NAMES.index("yaw")
@@ -159,6 +160,14 @@ def test_a_network_is_made_of_photos(people: Path, tmp_path: Path, capsys: pytes
     monkeypatch.setattr(photos, "measured", None)  # measured already
     pretrained(capsys, tmp_path / "run", *settings, more=("--resume",))
     assert read_index(tmp_path / "run" / "assets")["attributes"]["sha256"] == record["sha256"]
+
+
+def test_it_may_begin_with_the_packaged_weights() -> None:
+    packaged = load_asset("attributes", PACKAGED).state_dict()
+    for start, same in (("packaged", True), ("new", False)):
+        network = begun(AttributesConfig(start=start), "real")  # type: ignore[arg-type]
+        assert torch.equal(network.state_dict()["head.1.weight"], packaged["head.1.weight"]) is same
+        assert network.name == "attribute network of real faces" and all(p.requires_grad for p in network.parameters())
 
 
 def test_the_composed_network_is_an_asset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

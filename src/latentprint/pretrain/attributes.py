@@ -16,6 +16,7 @@ from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
+from latentprint.models.assets import PACKAGED, load_asset
 from latentprint.models.attributes import AttributeNetwork, Domain, in_batches
 from latentprint.plugins.faces.attributes import FaceAttributes, composed, sources
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
@@ -31,6 +32,8 @@ class AttributesConfig(PretrainConfig):
     people: int = Field(6000, ge=2, description="procedural people in the pool")
     photos: int = Field(3, ge=1, description="photos of each, with 'data' at most so many")
     first_person: int = Field(3_000_000, ge=0, description="identity seed of the first procedural person")
+    start: Literal["new", "packaged"] = Field("new", description="weights to begin with: random ones, or those of the "
+                                                                 "packaged attribute network")
     network: Literal["small", "composed"] = Field("small", description=(
         "small: one network learns the attributes; composed: the published networks themselves, which learn nothing, "
         "need no data and take several times as long"))
@@ -77,7 +80,7 @@ def pretrain(config: AttributesConfig, out: Path, resume: bool = False) -> dict[
         return finish(run, config, "face-attributes", "attributes", measuring, COMMAND, lambda module: {},
                       domain="real", measured_by=sources(config.assets), config={"network": config.network})
     lesson = rendered_faces(config) if measuring is None else photos(run, config, measuring.to(device))
-    network = lay_out(AttributeNetwork(lesson.domain), device).train()
+    network = lay_out(begun(config, lesson.domain), device).train()
     optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=1e-2)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -90,6 +93,14 @@ def pretrain(config: AttributesConfig, out: Path, resume: bool = False) -> dict[
          save_every=config.save_every).fit(loss_at)
     return finish(run, config, "attributes", "attributes", network, COMMAND, lesson.measure, domain=lesson.domain,
                   **lesson.record)
+
+
+def begun(config: AttributesConfig, domain: Domain) -> AttributeNetwork:
+    """The network to train."""
+    network = AttributeNetwork(domain)
+    if config.start == "packaged":
+        network.load_state_dict(load_asset("attributes", PACKAGED).state_dict())
+    return network
 
 
 def rendered_faces(config: AttributesConfig) -> Lesson:
