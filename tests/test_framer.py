@@ -40,6 +40,7 @@ def test_by_default_one_framing_for_the_mean_of_all_sets() -> None:
     made = framer(data_public=drawn_set(HERE, HERE, HERE, HERE), data_private=drawn_set(NEAR))
     network = framed(made, judge=None)["judge"]
     assert isinstance(network.framing, OneForAll) and network.framing.side == 16
+    assert not network.framing.training, "answers of networks in training are not kept"
     assert torch.allclose(network.framing.matrix, chip_at(0.5, 0.5075, 0.6 * 1.2), atol=0.01)
     assert made.apart == pytest.approx(0.0075 / 0.6, abs=0.003)
     assert framed(made, other="auto")["other"].framing.matrices(torch.empty(0)).equal(network.framing.matrix[None])

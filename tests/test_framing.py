@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from latentprint.checks import weights_hash
 from latentprint.errors import UserError
 from latentprint.models.assets import load_asset
+from latentprint.models.content import content
 from latentprint.models.framing import (
     CHIP,
     Each,
@@ -30,6 +31,7 @@ from latentprint.models.framing import (
     resample,
     similarity,
 )
+from latentprint.plugins.faces.build import RECOGNISERS, FaceRecogniser, Landmarks
 
 HOME = chip_at(0.5, 0.52, 0.8)
 AT_HOME = Position(mapped(LAYOUT[None], HOME[None])[0], 0.0, 0.0, 1, 1.0)
@@ -211,6 +213,18 @@ def test_framing_is_no_part_of_a_networks_weights() -> None:
     made[2].double()
     assert landmarks.weight.dtype == torch.float64 and made[2][0].expected.dtype == torch.float64, "they move together"
     assert copy.deepcopy(made[2])[0].landmarks is not landmarks
+
+
+def test_kept_answers_are_told_apart_by_framing() -> None:
+    """What is kept on disk about photos is found again by all that it depends on, where the chips lie included."""
+    network = FaceRecogniser(RECOGNISERS["dlib"]).eval()
+    landmarks, other = Landmarks().eval(), Landmarks().eval()
+    seen = []
+    for framing in (Given(150), OneForAll(150, HOME), OneForAll(150, chip_at(0.5, 0.5, 0.8)),
+                    Each(150, landmarks, AT_HOME), Each(150, other, AT_HOME), Each(150, landmarks, AT_HOME, 1.2)):
+        network.framing = framing.eval()
+        seen.append(content(network))
+    assert None not in seen and len(set(seen)) == len(seen)
 
 
 def test_a_sets_position_is_the_mean_of_its_faces() -> None:

@@ -114,7 +114,7 @@ class Framer:
                                 f"{name} does not: leave it out")
             return
         assert isinstance(network, nn.Module)
-        network.framing = self._made(network, framing or "auto", setting).to(_device_of(network))
+        network.framing = self._made(network, framing or "auto", setting).to(_device_of(network)).eval()
         self._framed[setting, name] = Framed(setting, name, network)
 
     def _made(self, network: Framable, framing: FramingName, setting: str) -> Framing:
