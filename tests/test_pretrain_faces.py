@@ -93,6 +93,7 @@ def test_card_and_pictures_say_what_was_made(made: Path) -> None:
     assert -1 <= report["metrics"]["prior"]["judge_similarity"] <= 1 and report["metrics"]["codec"]["psnr_db"] > 10
     card = (made / "CARD.md").read_text()
     assert "35 photos of 18 people" in card and f"--set assets={made}" in card and "| judge |" in card
+    assert "--set 'data.public=[{kind: npz, path: " in card  # as an audit takes it
     assert {path.name for path in (made / "images").glob("*.png")} == {f"{name}.png" for name in STAGES}
 
 

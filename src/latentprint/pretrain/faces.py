@@ -123,7 +123,7 @@ def pretrain(config: FacesConfig, out: Path, resume: bool = False) -> dict[str, 
     result = {"folder": str(out), "metrics": {name: read_index(out)[name]["metrics"] for name in STAGES},
               "public": {"source": public.source, "photos": len(public), "people": public.n_classes},
               "held_out": {"photos": len(unseen), "people": unseen.n_classes},
-              "next": f"latentprint audit label --set assets={out} --set 'data.public={_words(config)}' --victim "
+              "next": f"latentprint audit label --set assets={out} --set 'data.public=[{_words(config)}]' --victim "
                       "YOUR-MODEL.yaml"}
     run.describe(end=now())
     run.write_json("report.json", {"schema": 1, "channels": {}, **result})
@@ -198,7 +198,7 @@ def _spread(values: Tensor) -> Tensor:
 
 def _words(config: FacesConfig) -> str:
     """The photos, as a setting on the command line has them."""
-    given = config.data.model_dump(mode="json", exclude_defaults=True)
+    given = config.data.model_dump(mode="json", exclude_unset=True)
     text: str = yaml.safe_dump({"kind": config.data.kind, **given}, default_flow_style=True, width=float("inf"))
     return text.strip()
 

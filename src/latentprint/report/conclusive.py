@@ -124,8 +124,8 @@ def _prior(head: Headline) -> Iterator[Reason]:
     if prior is not None and ceiling is not None and prior < LEAST_PRIOR * ceiling:
         yield Reason("prior-ceiling", f"the attack's prior, given the true identities, reaches "
                      f"{head.metric.show(prior)} of the {head.metric.show(ceiling)} that real photos reach, less "
-                     "than half", "take a prior of the same kind of faces (`latentprint pretrain prior`, or a "
-                     "converted one)")
+                     "than half", "take a prior of the same kind of faces (`latentprint pretrain faces` makes one of "
+                     "real ones, `latentprint pretrain prior` of others, or a converted one), or train it longer")
 
 
 def _at_floor(head: Headline, section: Mapping[str, Any]) -> Iterator[Reason]:
