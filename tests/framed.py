@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from latentprint.data.base import ImageSet
-from latentprint.models.framing import CHIP, POINTS, Framing, Given, mapped, similarity
+from latentprint.data.warp import mapped, similarity
+from latentprint.models.framing import CHIP, POINTS, Framing, Given
 from latentprint.models.recognisers import EmbeddingNetwork
 
 #: Where a chip has its 68 landmarks: the five that framing goes by in place, all others at its mouth.

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from latentprint.data.align import ARCFACE, DLIB, aligned, places
+from latentprint.data.warp import mapped
 from latentprint.models.assets import save_asset
-from latentprint.models.framing import expected_points, look, mapped
+from latentprint.models.framing import expected_points, look
 from latentprint.plugins.faces.build import Landmarks
 from latentprint.plugins.faces.detector import SIDE, BlazeFace, anchors
 from latentprint.plugins.faces.find import FIVE, ROUGH, VIEWS, FaceFinder, squared

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from latentprint.data.parameters import N_FRECKLES
 from latentprint.data.procedural import ATTRIBUTE_NAMES, IDENTITY_NAMES, NUISANCE_NAMES, make_people, render
+from latentprint.data.warp import resample
 from latentprint.errors import UserError
 from latentprint.losses.perceptual import feature_distance
 from latentprint.metrics.perceptual import EmbeddedDistance, perceptual_metric
 from latentprint.models.assets import load_asset, save_asset
 from latentprint.models.attributes import AttributeNetwork, in_batches, mirrored
-from latentprint.models.framing import resample
 from latentprint.plugins.faces.attributes import FaceAttributes, composed, sources
 from latentprint.plugins.faces.build import Expression, Landmarks
 from latentprint.plugins.faces.geometry import (

@@ -14,6 +14,7 @@ from framed import LAYOUT, Dots, as_uint8, chip_at, drawn_faces
 from torch import Tensor, nn
 
 from latentprint.checks import weights_hash
+from latentprint.data.warp import mapped, resample, similarity
 from latentprint.errors import UserError
 from latentprint.models.assets import load_asset
 from latentprint.models.content import content
@@ -24,12 +25,8 @@ from latentprint.models.framing import (
     OneForAll,
     Position,
     expected_points,
-    find_points,
     locate,
     look,
-    mapped,
-    resample,
-    similarity,
 )
 from latentprint.plugins.faces.build import RECOGNISERS, FaceRecogniser, Landmarks
 
@@ -128,8 +125,6 @@ def test_landmarks_are_found_in_turned_and_shifted_faces_and_not_in_noise_or_gre
     assert float((found.points - truth).abs().max()) < 0.01 and found.seen.all()
     assert not look(Dots(), torch.rand(4, 3, 64, 64)).seen.any()
     assert not look(Dots(), torch.full((2, 3, 64, 64), 0.5)).seen.any()
-    points, residual = find_points(Dots(), faces(*SEVERAL))
-    assert torch.equal(points, found.points) and torch.equal(residual, found.residual)
 
 
 def test_points_that_the_second_look_finds_elsewhere_are_no_face() -> None:

@@ -7,21 +7,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from helpers import save_untrained
+from helpers import save_untrained, small_swapper
 from torch import Tensor
 
 from latentprint.config import load_config
+from latentprint.data.base import grouped
 from latentprint.data.procedural import make_people
+from latentprint.diffusion.evaluate import swap_metrics
 from latentprint.errors import UserError
 from latentprint.metrics.image import psnr
 from latentprint.metrics.verification import calibrate_pairs
-from latentprint.models.assets import PACKAGED, list_assets, load_asset, read_index
+from latentprint.models.assets import PACKAGED, list_assets, load_asset, read_index, save_asset
 from latentprint.models.codec import Codec
-from latentprint.models.recognisers import FACE_CROP, build_recogniser, embed
+from latentprint.models.recognisers import FACE_CROP, RECOGNISERS, build_recogniser, embed
 from latentprint.pretrain import attributes, codec, common, prior, recogniser
-from latentprint.pretrain.common import seen_otherwise
+from latentprint.pretrain.common import jittered
 from latentprint.pretrain.prior import Pool, PriorConfig, identity_of, photos_of
 
 CASES = [(codec, "CodecConfig", "codec"), (attributes, "AttributesConfig", "attributes"),
@@ -93,14 +96,14 @@ def test_single_photos_everywhere_make_a_pool() -> None:
     assert torch.equal(identity_of(pool, torch.tensor([3, 1]), PriorConfig(), 0), torch.eye(4, 512)[[3, 1]])
 
 
-def test_seen_otherwise_is_the_picture_where_nothing_changes_and_moves_as_said() -> None:
+def test_jittered_is_the_picture_where_nothing_changes_and_moves_as_said() -> None:
     x = make_people(range(3), 1, size=32).floats()
     rng = torch.Generator().manual_seed(0)
-    views = [seen_otherwise(x, 1e-9, rng) for _ in range(40)]
+    views = [jittered(x, 1e-9, rng) for _ in range(40)]
     nearest = min(float((view - x).abs().max()) for view in views)
     assert nearest < 1e-5  # at the highest of the resolutions that are drawn
     assert all(float((view - x).abs().mean()) < 0.05 for view in views)
-    moved = seen_otherwise(x, 0.1, rng)
+    moved = jittered(x, 0.1, rng)
     assert moved.shape == x.shape and float((moved - x).abs().mean()) > 0.01
 
 
@@ -152,3 +155,62 @@ def test_shipped_networks_reach_what_is_recorded() -> None:
         result = calibrate_pairs(embed(load_asset(name), data.images), data.labels)
         assert result.tar[1e-2] >= 0.97, name
         assert result.tar[1e-3] >= 0.9, name
+
+
+def test_photos_are_learned_from_without_the_parameters_of_procedural_people(tmp_path: Path) -> None:
+    """More people than the setting ``people``, which counts procedural ones; single photos have no accept rate."""
+    path, people = tmp_path / "people.npz", make_people(range(12), 1, size=32)
+    np.savez(path, images=people.images.permute(0, 2, 3, 1).numpy(), labels=people.labels.numpy())
+    sets = [f"data={{kind: npz, path: {path}, size: 32}}", "size=32", "batch=6"]
+    config = load_config(recogniser.RecogniserConfig, "tiny", None, sets, "pretrain", recogniser.PRESETS)
+    result = recogniser.pretrain(config, tmp_path / "run")
+    assert result["metrics"]["tar"] == {"0.01": None, "0.001": None} and result["metrics"]["n_genuine"] == 0
+    assert "parameters" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_what_is_learned_from_photos_is_never_installed(tmp_path: Path) -> None:
+    sets = [f"data={{kind: npz, path: {tmp_path / 'photos.npz'}}}", "install=true"]
+    config = load_config(codec.CodecConfig, "tiny", None, sets, "pretrain", codec.PRESETS)
+    with pytest.raises(UserError, match=r"^install: the package holds networks of procedural people alone"):
+        codec.pretrain(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prior_on_latents_of_more_channels(tmp_path: Path) -> None:
+    assets = save_untrained(tmp_path / "assets")
+    save_asset(assets, "codec", Codec(channels=6), {"kind": "codec", "channels": 6})
+    sets = [f"assets={assets}", "swap_from=0"]
+    config = load_config(PriorConfig, "tiny", None, sets, "pretrain", prior.PRESETS)
+    prior.pretrain(config, tmp_path / "run")
+    made = load_asset("prior", tmp_path / "run" / "assets")
+    assert isinstance(made, prior.FaceSwapPrior)
+    assert made.unet.config.in_channels == 13 and made.unet.config.out_channels == 6
+    with pytest.raises(UserError, match=r"^start: the packaged prior has other shapes"):
+        prior.begun(config.model_copy(update={"start": "packaged", "width": 64}), 512, 6)
+
+
+def test_a_codec_of_more_channels_begins_as_the_packaged_one() -> None:
+    """Channels that are added are unread: the reconstruction is that of the packaged codec."""
+    x = make_people(range(4), 1).floats()
+    more = codec.begun(codec.CodecConfig(start="packaged", channels=7)).eval()
+    packaged = load_asset("codec")
+    assert isinstance(packaged, Codec)
+    assert more.encode(x).shape[1] == 7
+    assert torch.allclose(more.encode(x)[:, :4], packaged.encode(x), atol=1e-5)
+    assert torch.allclose(more(x), packaged(x), atol=1e-5)
+
+
+def test_swaps_are_measured_alike_in_whatever_order_photos_come() -> None:
+    """People have two to four photos. In a set that has everybody's first photo, then everybody's second, and so on,
+    the same photos are enrolled, and the numbers are the same."""
+    data = make_people(range(6), 4)
+    data = data.take(torch.tensor([i for i in range(24) if i % 4 < 2 + i // 4 % 3]))
+    order, place = grouped(data.labels)
+    mixed = data.take(order[place.argsort(stable=True)])
+    assert mixed.labels.tolist()[:7] == [0, 1, 2, 3, 4, 5, 0]
+    torch.manual_seed(0)
+    swapper = small_swapper()
+    judge, teacher = (build_recogniser(name).eval().requires_grad_(False) for name in RECOGNISERS)
+    found = swap_metrics(swapper, judge, teacher, data)
+    assert found["n"] == len(data) - sum(int(n) // 2 for n in data.counts()) and found["people"] == 6
+    assert swap_metrics(swapper, judge, teacher, mixed) == found

@@ -127,6 +127,10 @@ def test_what_cannot_be_is_refused_before_anything_is_written(published: Path, p
         pretrain(config(tmp_path, photos), out)
     with pytest.raises(UserError, match=r"^teacher: the asset 'landmarks' is not a recogniser"):
         pretrain(config(published, photos, "teacher=landmarks"), out)
+    with pytest.raises(UserError, match=r"^data: the photos have 40 pixels a side; expected a multiple of 16"):
+        pretrain(config(published, photos, "data.size=40"), out)
+    with pytest.raises(UserError, match=r"^install: the package holds networks of procedural people alone"):
+        pretrain(config(published, photos, "codec.install=true"), out)
     code, _, err = run_cli(capsys, "pretrain", "faces", "--preset", "tiny", "--out", str(out))
     assert code == 2 and "data" in err
     assert not out.exists()

@@ -18,12 +18,12 @@ from latentprint.data.procedural import ATTRIBUTE_NAMES, make_people
 from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
 from latentprint.models.assets import PACKAGED, load_asset, read_index
-from latentprint.models.attributes import AttributeNetwork, mirrored
+from latentprint.models.attributes import AttributeNetwork, agreement, mirrored
 from latentprint.plugins.faces.attributes import FaceAttributes
 from latentprint.plugins.faces.geometry import POSE_UNIT
 from latentprint.pretrain import photos
 from latentprint.pretrain.attributes import AttributesConfig, begun
-from latentprint.pretrain.photos import MeasuredPhotos, agreement, measure_photos, measured, views
+from latentprint.pretrain.photos import MeasuredPhotos, measure_photos, measured, views
 
 ROLL, YAW = ATTRIBUTE_NAMES.index("roll"), ATTRIBUTE_NAMES.index("yaw")
 

@@ -310,9 +310,9 @@ for what, purpose in {
     "codec": "The autoencoder between images and latents.",
     "recogniser": "A face-recognition network: the teacher, or with `--preset judge` the judge.",
     "prior": "The face-swap diffusion prior.",
-    "attributes": "The network that reads pose, expression and light.",
+    "attributes": "The network of pose, expression and light; with `data`, of real faces.",
     "faces": "A prior of real people: codec, attributes and prior from your own public photos, beside published "
-             "recognisers (`latentprint convert faces`). Some 100 minutes on two cores, and it goes on where it was "
+             "recognisers (`latentprint convert faces`). Each stage shows the time left; `--resume` goes on where it "
              "stopped.",
 }.items():
     _add_job(pretrain, f"pretrain {what}", partial(_pretrain, what), _show_recorded, purpose,

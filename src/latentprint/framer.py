@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from latentprint.data.pixels import as_bytes
+from latentprint.data.pixels import as_bytes, as_floats
 from latentprint.data.splits import AuditData
 from latentprint.data.warp import mapped
 from latentprint.errors import UserError
@@ -35,7 +35,6 @@ from latentprint.models.framing import (
     Given,
     OneForAll,
     Position,
-    as_floats,
     locate,
     look_at_all,
     mean_position,

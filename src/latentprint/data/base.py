@@ -69,8 +69,7 @@ class ImageSet:
 
     def first_photos(self, count: int | None) -> tuple[ImageSet, ImageSet]:
         """Every class's first ``count`` images (None: all), grouped by class, and the rest."""
-        order, counts = self.labels.argsort(stable=True), self.counts()
-        place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[self.labels[order]]
+        order, place = grouped(self.labels)
         first = place < (len(self) if count is None else count)
         return self.take(order[first]), self.take(order[~first])
 
@@ -101,6 +100,13 @@ class ImageSet:
         kept = self.take((new[self.labels] >= 0).nonzero().squeeze(1))
         return replace(kept, labels=new[kept.labels], names=tuple(self.names[c] for c in classes),
                        groups=None if self.groups is None else tuple(self.groups[c] for c in classes))
+
+
+def grouped(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices ``(N,)`` that bring images with ``labels`` ``(N,)`` together by class, in their order, and the place of
+    each within its class, ``(N,)``: 0, 1, ..."""
+    order, counts = labels.argsort(stable=True), torch.bincount(labels)
+    return order, torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
 
 
 def concatenate(*sets: ImageSet) -> ImageSet:

@@ -196,6 +196,11 @@ def as_rgb(image: Image.Image, white: Mapping[bool, float] | None = None, where:
     return image.convert("RGB")
 
 
+def as_floats(images: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1]; floats as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
 def as_bytes(images: Tensor) -> NDArray[np.uint8]:
     """Images ``(N, 3, H, W)`` float, cut to [0, 1], as sheets want them: ``(N, H, W, 3)`` bytes."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

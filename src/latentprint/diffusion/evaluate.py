@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from latentprint.data.base import ImageSet
-from latentprint.data.procedural import ATTRIBUTE_NAMES
+from latentprint.data.base import ImageSet, grouped
 from latentprint.diffusion.scene import Scene, Scenes
 from latentprint.diffusion.swap import Swapper
-from latentprint.metrics.verification import calibrate, enrol, match
+from latentprint.metrics.verification import calibrate, enrol
 from latentprint.models.answers import embeddings
-from latentprint.models.attributes import in_batches
+from latentprint.models.attributes import agreement, in_batches, rounded
 from latentprint.models.recognisers import embed
 from latentprint.progress import tracked
 
@@ -47,9 +44,9 @@ def swap_metrics(swapper: Swapper, judge: nn.Module, teacher: nn.Module, data: I
     data = data.of_classes((data.counts() >= 2).nonzero().flatten().tolist())
     if data.n_classes < 2:
         return {"judge_pass_rate": None, "photo_pass_rate": None, "teacher_similarity": None, "n": 0}
-    counts = data.counts()
-    place = torch.cat([torch.arange(int(n)) for n in counts])
-    enrolled = place < (counts // 2)[data.labels]
+    order, place = grouped(data.labels)
+    data = data.take(order)
+    enrolled = place < (data.counts() // 2)[data.labels]
     first, rest = enrolled.nonzero().squeeze(1), (~enrolled).nonzero().squeeze(1)
     wanted = enrol(embeddings(teacher, data.images[first], "teacher"), data.labels[first], data.n_classes)
     judged = embeddings(judge, data.images, "judge")
@@ -57,28 +54,15 @@ def swap_metrics(swapper: Swapper, judge: nn.Module, teacher: nn.Module, data: I
     calibration = calibrate(judged[rest], data.labels[rest], templates)
     donors = (data.labels[rest] + 1) % data.n_classes
     images = generate(swapper, wanted[donors], swapper.scenes(data.take(rest)), torch.arange(len(rest)), steps)
-    threshold = calibration.thresholds[1e-3]
-    too_few = math.isnan(threshold)
-    similarity, matched = match(embed(judge, images), donors, templates, 1.0 if too_few else threshold)
+    similarity, threshold = (embed(judge, images) * templates[donors]).sum(1), calibration.thresholds[1e-3]
     known = data.attributes[rest] if data.attributes is not None else in_batches(swapper.attributes, data.images[rest])
-    read, truth = in_batches(swapper.attributes, images).numpy(), known.numpy()
     return {
-        "judge_pass_rate": None if too_few else round(float(matched.float().mean()), 4),
+        "judge_pass_rate": None if math.isnan(threshold) else round(float((similarity > threshold).float().mean()), 4),
         "judge_similarity": round(float(similarity.mean()), 4),
         "teacher_similarity": round(float((embed(teacher, images) * wanted[donors]).sum(1).mean()), 4),
-        "photo_pass_rate": _rounded(calibration.tar[1e-3]),
+        "photo_pass_rate": rounded(calibration.tar[1e-3]),
         "people": data.n_classes,
         "n": len(rest),
         "sampler": f"ddim-{steps}",
-        "attribute_correlation": {name: _rounded(_correlation(read[:, i], truth[:, i]))
-                                  for i, name in enumerate(ATTRIBUTE_NAMES)},
+        "attribute_correlation": agreement(in_batches(swapper.attributes, images), known),
     }
-
-
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Pearson's; NaN where one does not vary."""
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else math.nan
-
-
-def _rounded(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None

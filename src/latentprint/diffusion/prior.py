@@ -52,7 +52,7 @@ class SwapPrior(nn.Module, ABC):
     embedding_dim: int
 
     @property
-    def eye(self) -> nn.Module | None:
+    def image_encoder(self) -> nn.Module | None:
         """The part that `seen` shows images to; None where the attributes are all that it needs."""
         return None
 

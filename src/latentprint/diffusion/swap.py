@@ -20,7 +20,7 @@ from latentprint.diffusion.scene import Scene, Scenes
 from latentprint.engine.seeds import seeded_noise
 from latentprint.losses.denoising import prior_mse
 from latentprint.models.answers import answers, readings
-from latentprint.models.codec import LATENT_CHANNELS, LatentCodec
+from latentprint.models.codec import LatentCodec
 
 #: (predicted, true) of the same shape ``(B, *)`` to ``(B,)``
 DenoisingLoss = Callable[[Tensor, Tensor], Tensor]
@@ -64,11 +64,12 @@ class Swapper(nn.Module):
             return self.prior.seen(images.to(device).float() / 255, attributes.to(device))
 
         found = answers(self.codec, encode, data.images, data.holes, question="scene", name="codec", batch=batch)
-        latent, masked, keep = found.split([LATENT_CHANNELS, LATENT_CHANNELS, 1], 1)
+        channels = (found.shape[1] - 1) // 2  # of the codec's latents
+        latent, masked, keep = found.split([channels, channels, 1], 1)
         attributes = seen = readings(self.attributes, data.images, batch=batch)
-        if (eye := self.prior.eye) is not None:
-            seen = answers(None if eye.training else eye, see, data.images, attributes, question="seen", name="prior",
-                           batch=batch)
+        if (encoder := self.prior.image_encoder) is not None:
+            seen = answers(None if encoder.training else encoder, see, data.images, attributes, question="seen",
+                           name="prior", batch=batch)
         blank = torch.empty(len(data), 0)
         return Scenes(data, Scene(blank, blank, latent, masked, keep, attributes, seen))
 

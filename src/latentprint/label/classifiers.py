@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
+from latentprint.data.pixels import as_floats
 from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
@@ -132,16 +133,12 @@ def train_classifier(config: LabelConfig, model: ModelConfig, name: str, victim:
 @torch.no_grad()
 def scores(victim: Victim, images: Tensor, batch: int = 256) -> Tensor:
     """Logits of uint8 or [0, 1] images, ``(N, C)`` on the CPU, not counted as queries."""
-    return torch.cat([victim.logits(_floats(part).to(victim.device)).float().cpu()
+    return torch.cat([victim.logits(as_floats(part).to(victim.device)).float().cpu()
                       for part in tracked(images.split(batch), f"{victim.name}: {len(images):,} images")])
 
 
 @torch.no_grad()
 def penultimate(victim: Victim, images: Tensor, batch: int = 256) -> Tensor:
     """Penultimate features, ``(N, D)`` on the CPU."""
-    return torch.cat([victim.penultimate(_floats(part).to(victim.device)).float().cpu()
+    return torch.cat([victim.penultimate(as_floats(part).to(victim.device)).float().cpu()
                       for part in tracked(images.split(batch), f"{victim.name}: {len(images):,} images")])
-
-
-def _floats(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -7,6 +7,7 @@ or on photos what `latentprint.plugins.faces.attributes` measures in them; the l
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -87,6 +88,18 @@ def in_batches(function: nn.Module, images: Tensor, method: str = "forward", bat
     call = getattr(function, method)
     chunks = tracked(images.split(batch), f"reading {len(images):,} images")
     return torch.cat([call(chunk.to(device).float() / 255).cpu() for chunk in chunks])
+
+
+def agreement(predicted: Tensor, truth: Tensor) -> dict[str, float | None]:
+    """Pearson correlation of each attribute ``(N, 10)``; None where one does not vary."""
+    a, b = (x.double() - x.double().mean(0) for x in (predicted, truth))
+    found = ((a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0))).tolist()
+    return {name: rounded(r) for name, r in zip(ATTRIBUTE_NAMES, found, strict=True)}
+
+
+def rounded(value: float) -> float | None:
+    """To four digits, as records of assets keep numbers; None for NaN and infinity."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def build(record: Mapping[str, Any]) -> AttributeNetwork:

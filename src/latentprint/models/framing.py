@@ -24,12 +24,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from latentprint.data.pixels import as_floats
 from latentprint.data.warp import mapped, resample, similarity
 from latentprint.errors import UserError
-
-__all__ = ["Each", "Found", "Framing", "FramingName", "FramingSetting", "Given", "OneForAll", "Position", "as_floats",
-           "expected_points", "find_points", "locate", "look", "look_at_all", "mapped", "mean_position", "position_of",
-           "resample", "similarity"]
 
 FramingName = Literal["auto", "each", "given"]
 FramingSetting = Annotated[FramingName | None, Field(description=(
@@ -107,12 +104,6 @@ def look(landmarks: nn.Module, x: Tensor, start: Tensor | None = None) -> Found:
         matrix, residual = similarity(second[:, five], goal)
     chip = matrix[:, :, 0].norm(dim=1).clamp_min(1e-9)
     return Found(second, residual, (second[:, five] - first[:, five]).norm(dim=2).mean(1) / chip)
-
-
-def find_points(landmarks: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """All landmarks ``(B, 68, 2)`` of pictures and the residuals ``(B,)``; see `look`."""
-    found = look(landmarks, x)
-    return found.points, found.residual
 
 
 class Framing(nn.Module, ABC):
@@ -301,8 +292,3 @@ def look_at_all(landmarks: nn.Module, images: Tensor, start: Tensor | None = Non
     device = next(landmarks.parameters(), torch.empty(0)).device
     parts = [look(landmarks, as_floats(part).to(device), start) for part in images.split(batch)]
     return Found(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Bytes as floats in [0, 1]; floats as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -17,10 +17,10 @@ from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
 from latentprint.models.assets import PACKAGED, load_asset
-from latentprint.models.attributes import AttributeNetwork, Domain, in_batches
+from latentprint.models.attributes import AttributeNetwork, Domain, agreement, in_batches
 from latentprint.plugins.faces.attributes import FaceAttributes, composed, sources
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
-from latentprint.pretrain.photos import MOST_UNSEEN, agreement, measure_photos, views
+from latentprint.pretrain.photos import MOST_UNSEEN, measure_photos, views
 
 COMMAND = "latentprint pretrain attributes"
 
@@ -52,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSet:
     """What is learned.
 
     Attributes:
@@ -79,20 +79,20 @@ def pretrain(config: AttributesConfig, out: Path, resume: bool = False) -> dict[
         # Its record names no people, for it learned from none.
         return finish(run, config, "face-attributes", "attributes", measuring, COMMAND, lambda module: {},
                       domain="real", measured_by=sources(config.assets), config={"network": config.network})
-    lesson = rendered_faces(config) if measuring is None else photos(run, config, measuring.to(device))
-    network = lay_out(begun(config, lesson.domain), device).train()
+    training = rendered_faces(config) if measuring is None else photos(run, config, measuring.to(device))
+    network = lay_out(begun(config, training.domain), device).train()
     optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=1e-2)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        pictures, truth = lesson.batch(step)
+        pictures, truth = training.batch(step)
         with autocast(device, config.precision):
             predicted = network(pictures.to(device))
         return (predicted.float() - truth.to(device)).square().mean(), {}
 
     Loop(run, "attributes", optimizer, {"network": network}, config.steps, warm_cosine(config.steps, 100),
          save_every=config.save_every).fit(loss_at)
-    return finish(run, config, "attributes", "attributes", network, COMMAND, lesson.measure, domain=lesson.domain,
-                  **lesson.record)
+    return finish(run, config, "attributes", "attributes", network, COMMAND, training.measure, domain=training.domain,
+                  **training.record)
 
 
 def begun(config: AttributesConfig, domain: Domain) -> AttributeNetwork:
@@ -103,7 +103,7 @@ def begun(config: AttributesConfig, domain: Domain) -> AttributeNetwork:
     return network
 
 
-def rendered_faces(config: AttributesConfig) -> Lesson:
+def rendered_faces(config: AttributesConfig) -> TrainingSet:
     """Procedural people; the metrics are of 200 others."""
     data = people_of(config)
     assert data.attributes is not None
@@ -118,10 +118,10 @@ def rendered_faces(config: AttributesConfig) -> Lesson:
         assert unseen.attributes is not None
         return {"correlation": agreement(in_batches(network, unseen.images), unseen.attributes)}
 
-    return Lesson("procedural", batch, measure)
+    return TrainingSet("procedural", batch, measure)
 
 
-def photos(run: RunDir, config: AttributesConfig, measuring: FaceAttributes) -> Lesson:
+def photos(run: RunDir, config: AttributesConfig, measuring: FaceAttributes) -> TrainingSet:
     """Photos of ``data``; the metrics are of people who are kept back, against what is measured in their photos."""
     known = measure_photos(run, "measured", measuring, people_of(config), config.most_photos)
     unseen = measure_photos(run, "measured-unseen", measuring, unseen_people(config), MOST_UNSEEN)
@@ -134,4 +134,4 @@ def photos(run: RunDir, config: AttributesConfig, measuring: FaceAttributes) -> 
         return {"correlation": agreement(in_batches(network, unseen.images), unseen.attributes),
                 "photos": len(unseen.images)}
 
-    return Lesson("real", batch, measure, {"measured_by": sources(config.assets)})
+    return TrainingSet("real", batch, measure, {"measured_by": sources(config.assets)})

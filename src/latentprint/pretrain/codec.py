@@ -23,9 +23,9 @@ from latentprint.pretrain.common import (
     PretrainConfig,
     draw,
     finish,
+    jittered,
     open_run,
     people_of,
-    seen_otherwise,
     unseen_people,
 )
 
@@ -120,7 +120,7 @@ def _teacher(config: CodecConfig, data: ImageSet, device: torch.device) -> Embed
 
 def _identity_lost(teacher: EmbeddingNetwork, x: Tensor, y: Tensor, config: CodecConfig, step: int) -> Tensor:
     """1 - cos between the teacher's embeddings of some photos and of their reconstructions, moved alike."""
-    real, coded = (teacher(seen_otherwise(each[: config.identity_photos], config.jitter,
+    real, coded = (teacher(jittered(each[: config.identity_photos], config.jitter,
                                           step_generator(config.seed, "codec-view", step))) for each in (x, y))
     return identity_cosine(coded, real.detach()).mean()
 

@@ -19,6 +19,7 @@ from latentprint.data.base import ImageSet
 from latentprint.data.faceregion import with_holes
 from latentprint.data.procedural import make_people
 from latentprint.data.sources import DataSource, ProceduralSource, load
+from latentprint.data.warp import resample
 from latentprint.engine.device import DeviceName, Precision, pick_device
 from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, manifest, now
@@ -26,13 +27,15 @@ from latentprint.engine.seeds import step_generator
 from latentprint.engine.settings import Accumulate
 from latentprint.errors import UserError
 from latentprint.models.assets import PACKAGED, half_round, save_asset
-from latentprint.models.framing import resample
 
 #: People of the metrics recorded with an asset; no pretraining and no audit ever sees them.
 UNSEEN_PEOPLE = range(9_000_000, 9_000_200)
 
 #: People in ``data``, of whom one at least is kept back.
 LEAST_PEOPLE = 3
+
+#: Pixels a side, at least and in steps of: networks halve pictures so often.
+LEAST_SIDE, SIDE_STEP = 32, 16
 
 #: Settings that say where a run takes place, not what it makes.
 _PLACE = {"install", "device", "assets"}
@@ -51,7 +54,7 @@ class PretrainConfig(Config):
     data: DataSource | None = Field(None, description="pictures in place of procedural people")
     heldout: int = Field(200, ge=1, description="people of 'data' that are kept back for the recorded metrics: at most "
                                                 "a tenth of them")
-    size: int = Field(64, ge=32, multiple_of=16, description="picture height and width, pixels")
+    size: int = Field(64, ge=LEAST_SIDE, multiple_of=SIDE_STEP, description="picture height and width, pixels")
     device: DeviceName = Field("auto", description="auto, cpu or cuda")
     precision: Precision = Field("auto", description="fp32, bf16, or auto: bf16 where the hardware has it")
     accumulate: Accumulate = 1
@@ -60,12 +63,24 @@ class PretrainConfig(Config):
 
 
 def open_run(config: PretrainConfig, out: Path, resume: bool) -> RunDir:
-    """The run directory of a pretraining, with the seed set and the manifest begun."""
+    """The run directory of a pretraining, with the seed set and the manifest begun.
+
+    Raises:
+        UserError: see `refuse_install`.
+    """
+    refuse_install(config)
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
     run.describe(**manifest(config.seed, str(device)))
     return run
+
+
+def refuse_install(config: PretrainConfig) -> None:
+    """Raises UserError for ``install`` of what is learned from photos: the package ships procedural people alone."""
+    if config.install and config.data is not None and config.data.kind != "procedural":
+        raise UserError("install: the package holds networks of procedural people alone, and this one learns from "
+                        "photos; leave install out, and name the folder of the result as assets")
 
 
 def people_of(config: PretrainConfig) -> ImageSet:
@@ -111,7 +126,7 @@ def draw(config: PretrainConfig, name: str, step: int, n: int) -> Tensor:
     return torch.randint(n, (config.batch,), generator=step_generator(config.seed, name, step))
 
 
-def seen_otherwise(x: Tensor, jitter: float, rng: torch.Generator) -> Tensor:
+def jittered(x: Tensor, jitter: float, rng: torch.Generator) -> Tensor:
     """Pictures ``(B, C, H, H)``, each turned by about ``jitter`` radians, scaled by ``1 + jitter`` and shifted by
     ``jitter`` of its side, all at a lower resolution: one of 3/4 of theirs to theirs."""
     turn, grow, *shift = (jitter * torch.randn(4, len(x), generator=rng)).unbind()

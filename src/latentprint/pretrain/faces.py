@@ -21,8 +21,9 @@ from pydantic import Field
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
+from latentprint.data.pixels import as_bytes
 from latentprint.data.procedural import ATTRIBUTE_NAMES
-from latentprint.data.sources import DataSource
+from latentprint.data.sources import DataSource, load
 from latentprint.diffusion.evaluate import generate
 from latentprint.diffusion.loading import load_tools
 from latentprint.engine.device import lay_out
@@ -40,7 +41,14 @@ from latentprint.plugins.faces.attributes import PARTS, composed
 from latentprint.pretrain import attributes, codec, prior
 from latentprint.pretrain.attributes import AttributesConfig
 from latentprint.pretrain.codec import CodecConfig
-from latentprint.pretrain.common import PretrainConfig, people_of, unseen_people
+from latentprint.pretrain.common import (
+    LEAST_SIDE,
+    SIDE_STEP,
+    PretrainConfig,
+    people_of,
+    refuse_install,
+    unseen_people,
+)
 from latentprint.pretrain.prior import PriorConfig
 from latentprint.report.sheets import picture_table
 from latentprint.report.values import flatten
@@ -79,7 +87,7 @@ PRESETS: dict[str, dict[str, Any]] = {
              **{stage: {"steps": 4, "batch": 4, "save_every": 2} for stage in STAGES}},
     "small": {
         "codec": {"steps": 600, "lr": 1e-3, **_CODEC, **_FROM_PACKAGED},
-        "attributes": {"steps": 1500},
+        "attributes": {"steps": 800, "most_photos": 2500},
         "prior": {"steps": 5000, **_PRIOR, **_FROM_PACKAGED},
     },
     "full": {
@@ -105,7 +113,13 @@ def pretrain(config: FacesConfig, out: Path, resume: bool = False) -> dict[str, 
         if not isinstance(load_asset(name, config.assets), EmbeddingNetwork):
             raise UserError(f"{setting}: the asset '{name}' is not a recogniser")
     config, device = settled(config)
-    stages = {name: _stage(config, getattr(config, name), out) for name in STAGES}
+    size = load(config.data).size
+    if size < LEAST_SIDE or size % SIDE_STEP:
+        raise UserError(f"data: the photos have {size} pixels a side; expected a multiple of {SIDE_STEP}, at least "
+                        f"{LEAST_SIDE}")
+    stages = {name: _stage(config, getattr(config, name), out, size) for name in STAGES}
+    for stage in stages.values():
+        refuse_install(stage)
     public, unseen = people_of(stages["prior"]), unseen_people(stages["prior"])
     run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
     run.describe(**manifest(config.seed, str(device)))
@@ -134,11 +148,11 @@ def pretrain(config: FacesConfig, out: Path, resume: bool = False) -> dict[str, 
     return result
 
 
-def _stage(config: FacesConfig, stage: S, out: Path) -> S:
+def _stage(config: FacesConfig, stage: S, out: Path, size: int) -> S:
     """A stage's settings, with those that all stages share."""
     shared: dict[str, Any] = {"data": config.data, "photos": config.photos, "heldout": config.heldout,
                               "seed": config.seed, "device": config.device, "precision": config.precision,
-                              "size": getattr(config.data, "size", stage.size)}
+                              "size": size}
     return stage.model_copy(update={**shared, "assets": out if isinstance(stage, AttributesConfig) else str(out)})
 
 
@@ -175,8 +189,8 @@ def _sheet(name: str, unseen: ImageSet, out: Path, device: torch.device) -> dict
     match name:
         case "codec":
             network = lay_out(load_asset("codec", out), device)
-            coded = network(photos.floats().to(device)).clamp(0, 1)
-            return {**shown, "through the codec": _bytes((255 * coded).round().to(torch.uint8))}
+            coded = network(photos.floats().to(device))
+            return {**shown, "through the codec": as_bytes(coded)}
         case "attributes":
             read = in_batches(lay_out(load_asset("attributes", out), device), unseen.images)
             return {f"{column}, least to most": _bytes(unseen.images[_spread(read[:, ATTRIBUTE_NAMES.index(column)])])

@@ -99,11 +99,3 @@ def views(photos: MeasuredPhotos, index: Tensor, rng: torch.Generator) -> tuple[
     truth = photos.attributes[index].clone()
     truth[:, _ROLL] -= moves.turn * (180 / math.pi / POSE_UNIT[2])
     return x.clamp(0, 1), torch.where(moves.side[:, None] < 0, mirrored(truth), truth)
-
-
-def agreement(predicted: Tensor, truth: Tensor) -> dict[str, float | None]:
-    """Pearson correlation of each attribute ``(N, 10)``; None where one does not vary."""
-    a, b = (x.double() - x.double().mean(0) for x in (predicted, truth))
-    found = ((a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0))).tolist()
-    return {name: round(r, 4) if math.isfinite(r) else None for name, r in zip(ATTRIBUTE_NAMES, found, strict=True)}
-

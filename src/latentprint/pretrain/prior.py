@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from latentprint.data.base import ImageSet, concatenate
+from latentprint.data.base import ImageSet, concatenate, grouped
 from latentprint.diffusion.evaluate import swap_metrics
 from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior, SwapPrior
 from latentprint.diffusion.scene import Scenes
@@ -42,9 +42,9 @@ from latentprint.pretrain.common import (
     PretrainConfig,
     draw,
     finish,
+    jittered,
     open_run,
     people_of,
-    seen_otherwise,
     unseen_people,
 )
 
@@ -260,9 +260,8 @@ def photos_of(labels: Tensor) -> Tensor:
     Args:
         labels: ``(N,)`` whom they show.
     """
-    counts, order = torch.bincount(labels), labels.argsort(stable=True)
-    place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
-    table = torch.full((len(counts), max(2, int(counts.max()))), -1)
+    order, place = grouped(labels)
+    table = torch.full((int(labels.max()) + 1, max(2, int(place.max()) + 1)), -1)
     table[labels[order], place] = order
     return table[labels]
 
@@ -314,5 +313,5 @@ def swap_losses(swapper: Swapper, teacher: nn.Module, pool: Pool, config: PriorC
     seeds = torch.randint(2**62, (count,), generator=rng)
     picture = swapper.ddim(wanted, scene, seeds, config.swap_steps, gradient_steps=1, until=until)
     kept = attribute_mse(swapper.attributes(picture).float(), scene.attributes, GROUP_COLUMNS)
-    shown = seen_otherwise(picture, config.jitter, rng) if config.jitter else picture
+    shown = jittered(picture, config.jitter, rng) if config.jitter else picture
     return identity_cosine(teacher(shown), wanted).mean(), kept.mean()

@@ -2,7 +2,7 @@
 
 Two things make it quick on two cores. The margin grows from 0, for with a full margin from the start the network
 first learns to call everybody alike. And an auxiliary linear head, thrown away afterwards, reads the person's
-parameters off the embedding, which procedural people come with.
+parameters off the embedding, which procedural people come with; on photos there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.losses.margin import AdaFaceLoss
 from latentprint.metrics.verification import calibrate_pairs
+from latentprint.models.attributes import rounded
 from latentprint.models.recognisers import EMBEDDING_DIM, Recogniser, build_recogniser, embed
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
 
@@ -76,6 +77,8 @@ def pretrain(config: RecogniserConfig, out: Path, resume: bool = False) -> dict[
         with autocast(device, config.precision):
             embeddings = network.raw(data.floats(index).to(device)).float()
         named = margin(embeddings, labels.to(device))
+        if config.data is not None:
+            return named, {"margin_loss": named.detach()}
         read = (reader(embeddings) - truth[labels].to(device)).square().mean()
         return named + config.parameter_weight * read, {"margin_loss": named.detach(), "parameters": read.detach()}
 
@@ -99,5 +102,5 @@ def verification(network: nn.Module, config: RecogniserConfig) -> dict[str, Any]
     """Image-to-image TAR of unseen people at two false match rates."""
     data = unseen_people(config)
     result = calibrate_pairs(embed(network, data.images), data.labels)
-    return {"tar": {f"{fmr:g}": round(rate, 4) for fmr, rate in result.tar.items()},
+    return {"tar": {f"{fmr:g}": rounded(rate) for fmr, rate in result.tar.items()},
             "n_impostor": result.n_impostor, "n_genuine": result.n_genuine}

@@ -9,18 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentprint.data.warp import mapped, resample, similarity
 from latentprint.errors import UserError
 from latentprint.models.assets import find_asset, load_asset
 from latentprint.models.attributes import AttributeReader
-from latentprint.models.framing import (
-    MOST_MOVED,
-    MOST_RESIDUAL,
-    POINTS,
-    expected_points,
-    mapped,
-    resample,
-    similarity,
-)
+from latentprint.models.framing import MOST_MOVED, MOST_RESIDUAL, POINTS, expected_points
 from latentprint.plugins.faces import dlib
 from latentprint.plugins.faces.build import Expression, Landmarks, resized
 from latentprint.plugins.faces.geometry import expression_columns, light_columns, pose_columns, weak_perspective

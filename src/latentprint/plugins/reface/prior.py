@@ -35,7 +35,7 @@ class RefacePrior(SwapPrior):
         self.targets: Mapping[Scope, str] = {**UNET_TARGETS, "reference": r".*\.attn2\.(to_v|to_out\.0)"}
 
     @property
-    def eye(self) -> nn.Module:
+    def image_encoder(self) -> nn.Module:
         return self.condition
 
     def seen(self, images: Tensor, attributes: Tensor) -> Tensor:
