@@ -17,17 +17,18 @@ from latentprint.errors import UserError
 from latentprint.losses import info_nce
 from latentprint.models.assets import load_asset
 from latentprint.models.face_decoder import FaceDecoder
+from latentprint.models.recognisers import center_of, centred
 from latentprint.schedules import WeightRamp
 from latentprint.template.defenses import make_scheme
 from latentprint.template.generators import DecoderGenerator, Generator, PriorGenerator
 from latentprint.template.mapping import fit_mapping
-from latentprint.template.negatives import Negatives
+from latentprint.template.negatives import Drawn, Negatives
 from latentprint.template.presets import AttackConfig, LossConfig, RecogniserConfig, TemplateConfig
 from latentprint.template.protection import NoProtection
 from latentprint.template.recogniser import Embedder, load_recogniser
 from latentprint.template.recovery import TemplatePrior
 from latentprint.template.scores import infer_templates
-from latentprint.template.train import at, feature_loss, gradient_norms
+from latentprint.template.train import at, feature_loss, gradient_norms, guided_loss
 from latentprint.template.victim import BudgetSpent, Database, TemplateVictim, checked_templates
 from latentprint.types import AccessDenied
 
@@ -67,6 +68,23 @@ def test_the_gradient_of_info_nce_vanishes_at_saturation_too() -> None:
     near = gradient_norms(settings.model_copy(update={"temperature": 0.02}), positive, positive, drawn)
     assert near["gradient_l2"] < 1e-6 < far["gradient_l2"]
     assert near["gradient_info_nce"] < 1e-3 < far["gradient_info_nce"]
+
+
+def test_guides_weigh_alike_whatever_number_of_images_they_judge() -> None:
+    target, away = torch.eye(4), torch.eye(4).roll(1, 0)
+    settings, nobody = LossConfig(feature="l2"), Drawn(torch.zeros(0, 4), torch.zeros(4, 0, dtype=torch.bool))
+    assert guided_loss(settings, [target, away], target, nobody).tolist() == [1.0] * 4  # 0 and 2, averaged
+    found = guided_loss(settings, [target, away[:1]], target, nobody)
+    assert found.tolist() == [4.0, 0.0, 0.0, 0.0]  # one of four images, weighing four times: the mean is the same
+
+
+def test_embeddings_on_one_side_of_zero_are_centred_and_others_are_not() -> None:
+    spread = F.normalize(torch.randn(500, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert not center_of(spread).any() and torch.equal(centred(spread, center_of(spread)), spread)
+    aside = F.normalize(spread + torch.eye(16)[0] * 2, dim=1)
+    found = centred(aside, center_of(aside))
+    assert torch.allclose(found.norm(dim=1), torch.ones(500)) and float(found.mean(0).norm()) < 0.15
+    assert float((aside @ aside.T).mean()) > 0.7 and abs(float((found @ found.T).mean())) < 0.02
 
 
 def test_l2_is_the_squared_distance_summed() -> None:
@@ -161,7 +179,7 @@ def test_a_face_decoder_refuses_other_sizes() -> None:
 
 def generators() -> list[Generator]:
     settings = AttackConfig(width=32, sample_steps=2, rank=2)
-    return [DecoderGenerator(512, 64, settings), PriorGenerator(small_swapper(), None, 64, settings)]
+    return [DecoderGenerator(torch.zeros(512), 64, settings), PriorGenerator(small_swapper(), None, 64, settings)]
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["decoder", "prior"])

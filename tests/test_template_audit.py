@@ -51,6 +51,15 @@ def section(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())["channels"]["template"]
 
 
+def test_imitations_judge_every_image_and_the_attacked_recogniser_as_many_as_it_may(run: Run) -> None:
+    code, err, out = run("audit template", "attack.imitations=2", "attack.guided=3")
+    assert code == 0, err
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {"imitation-1", "imitation-2", "generator-decoder"} <= {row["phase"] for row in rows}
+    steps = PRESETS["tiny"]["attack"]["steps"]
+    assert section(out)["queries"]["backward"] == 3 * steps  # of a batch of four
+
+
 def test_an_audit_writes_what_the_overview_promises_and_resumes_to_the_same_numbers(run: Run) -> None:
     settings = ("attack.generators=[decoder, prior]", "attack.refine_steps=1", "attack.loss.negatives=queue")
     code, err, out = run("audit template", *settings)

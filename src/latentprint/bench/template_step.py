@@ -22,7 +22,7 @@ from latentprint.models.answers import embeddings
 from latentprint.template.generators import DecoderGenerator
 from latentprint.template.presets import AttackConfig, LossConfig, RampConfig, RecogniserConfig
 from latentprint.template.recogniser import load_recogniser
-from latentprint.template.train import Lesson, Plan, negatives_of, step_loss
+from latentprint.template.train import Guide, Plan, TrainingSet, negatives_of, step_loss
 
 REPEATS = 9
 PEOPLE = 200
@@ -43,20 +43,21 @@ def template_step() -> list[dict[str, Any]]:
     public = make_people(range(100_000, 100_000 + PEOPLE), 2)
     recogniser = load_recogniser(RecogniserConfig(), None, public.size, device, "recogniser")
     targets = embeddings(recogniser, public.images).to(device)
-    lesson = Lesson(public, targets, targets, recogniser, perceptual_metric(None).to(device))
+    data = TrainingSet(public, targets, targets, [Guide(recogniser, torch.zeros(recogniser.dim))],
+                       perceptual_metric(None).to(device))
     config = AttackConfig()
     torch.manual_seed(0)
-    generator = lay_out(DecoderGenerator(recogniser.dim, public.size, config), device)
+    generator = lay_out(DecoderGenerator(torch.zeros(recogniser.dim), public.size, config), device)
     assert isinstance(generator, DecoderGenerator)
     optimizer = torch.optim.AdamW(generator.trained(), 1e-4)
 
     def stepper(loss: LossConfig) -> Callable[[], None]:
         plan = Plan.of(config.model_copy(update={"loss": loss}), generator.name)
-        negatives = negatives_of(lesson, loss)
+        negatives = negatives_of(data, loss)
 
         def step() -> None:
             optimizer.zero_grad(set_to_none=True)
-            step_loss(generator, lesson, plan, negatives, 0, step_generator(0, "bench", 0), precision)[0].backward()
+            step_loss(generator, data, plan, negatives, 0, step_generator(0, "bench", 0), precision)[0].backward()
             nn.utils.clip_grad_norm_(generator.trained(), 1.0)
             optimizer.step()
 

@@ -25,6 +25,23 @@ EMBEDDING_DIM = 512
 FACE_CROP = (12 / 64, 8 / 64, 48 / 64, 48 / 64)
 
 
+#: Length of the mean of unit embeddings above which they lie on one side of zero. Those of the embedded networks have a
+#: mean of about 0.1.
+ONE_SIDED = 0.3
+
+
+def center_of(embeddings: Tensor) -> Tensor:
+    """What to subtract from unit embeddings ``(N, D)`` so that cosines use their whole range: their mean ``(D,)`` where
+    they lie on one side of zero, zeros where they do not."""
+    mean = embeddings.mean(0)
+    return mean if float(mean.norm()) > ONE_SIDED else torch.zeros_like(mean)
+
+
+def centred(embeddings: Tensor, center: Tensor) -> Tensor:
+    """Unit embeddings ``(N, D)`` less ``center``, unit again."""
+    return F.normalize(embeddings - center, dim=1) if bool(center.any()) else embeddings
+
+
 class EmbeddingNetwork(nn.Module, ABC):
     """x ``(B, 3, H, W)`` in [0, 1] -> unit embeddings ``(B, D)``.
 

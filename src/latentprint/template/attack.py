@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +19,14 @@ from latentprint.engine.seeds import derive
 from latentprint.errors import UserError
 from latentprint.metrics.perceptual import PerceptualMetric
 from latentprint.models.answers import embeddings
-from latentprint.models.recognisers import embed
+from latentprint.models.recognisers import center_of, centred, embed
 from latentprint.template.generators import DecoderGenerator, Generator, PriorGenerator
 from latentprint.template.mapping import Mapping, fit_mapping
 from latentprint.template.presets import TemplateConfig
 from latentprint.template.recogniser import Embedder
 from latentprint.template.recovery import TemplatePrior, recover
 from latentprint.template.scores import infer_templates
-from latentprint.template.train import Lesson, train_generator, viewed
+from latentprint.template.train import Guide, TrainingSet, train_generator, viewed
 from latentprint.template.victim import TemplateVictim
 
 #: Images at a time where nothing is learned, and photos that a mapping between recognisers is fitted on.
@@ -42,6 +42,7 @@ class Means:
         faces: the diffusion prior; None where no generator needs it.
         surrogate: a recogniser of its own; None in the white box.
         told: ``(N, D)`` what the attacked recogniser says of the public photos; None where only scores are to be had.
+        imitations: of the attacked recogniser, less the `center_of` its embeddings; white box alone.
     """
 
     public: ImageSet
@@ -49,6 +50,7 @@ class Means:
     faces: FaceTools | None
     surrogate: Embedder | None
     told: Tensor | None
+    imitations: Sequence[Embedder] = ()
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,15 @@ class Inversion:
             raise UserError(f"attack.access: the loss needs gradients of a recogniser, and {name} gives none; take "
                             "attack.access=transfer or scores with a surrogate that has them")
         self.guide, self.queries = guide, victim.queries
-        #: The same, its questions counted where it is the victim's.
-        self.see: Callable[[Tensor], Tensor] = victim.embed if self.access == "white-box" else guide
         #: The recogniser whose embeddings generators are given.
         self.space = guide if self.access == "scores" else victim.recogniser
         self.identities = self._of_public(guide) if means.told is None else means.told
         self.targets = self.identities if self.space is guide else self._of_public(guide)
+        center, settings = center_of(self.targets), config.attack
+        limit = settings.guided if means.imitations else None
+        first = Guide(victim.embed if self.access == "white-box" else guide, center, limit)  # the victim counts queries
+        #: What judges generated images in training: one space, less its center.
+        self.guides = [first, *(Guide(each, torch.zeros_like(center)) for each in means.imitations)]
         self.prior = TemplatePrior.of(self.identities.cpu())
         self.to_guide: Mapping | None = None
         if self.access == "transfer":
@@ -99,10 +104,11 @@ class Inversion:
 
     def train(self) -> None:
         """Every generator, each from its checkpoint where there is one."""
-        lesson = Lesson(self.means.public, self.identities, self.targets, self.see, self.means.perceptual,
-                        self.queries)
+        targets = centred(self.targets, self.guides[0].center)
+        data = TrainingSet(self.means.public, self.identities, targets, self.guides, self.means.perceptual,
+                           self.queries)
         for generator in self.generators:
-            train_generator(generator, lesson, self.config.attack, self.run, self.config.seed, self.config.precision,
+            train_generator(generator, data, self.config.attack, self.run, self.config.seed, self.config.precision,
                             self.config.save_every)
 
     def draw(self, victim: TemplateVictim) -> Drawn:
@@ -135,14 +141,14 @@ class Inversion:
         return embeddings(recogniser, self.means.public.images, recogniser.name).to(self.device)
 
     def _wanted(self, identity: Tensor) -> Tensor:
-        """What the guide should see in a picture of somebody with this template."""
+        """The guide's embedding of a perfect picture of somebody with this template."""
         return identity if self.to_guide is None else self.to_guide(identity)
 
     def _generator(self, name: str) -> Generator:
         size, settings = self.means.public.size, self.config.attack
         torch.manual_seed(derive(self.config.seed, "generator", name))
         if name == "decoder":
-            made: Generator = DecoderGenerator(self.identities.shape[1], size, settings)
+            made: Generator = DecoderGenerator(center_of(self.identities), size, settings)
         else:
             assert self.means.faces is not None
             swapper, teacher = self.means.faces
@@ -170,14 +176,15 @@ class Inversion:
             task = bar.add_task("refining", total=len(identity))
             for index in torch.arange(len(identity)).split(BATCH):
                 own = identity[index].to(self.device)
-                wanted = self._wanted(own)
+                wanted = centred(self._wanted(own), self.guides[0].center)
                 at = own.clone().requires_grad_(True)
                 adam = torch.optim.Adam([at], settings.refine_lr)
                 for step in range(settings.refine_steps):
                     rng = torch.Generator().manual_seed(derive(self.config.seed, "refine", int(index[0]), step))
                     with autocast(self.device, self.config.precision):
                         seen = viewed(generator.pictures(F.normalize(at, dim=1), index), settings.views, rng)
-                        loss = 1 - (self.see(seen) * wanted).sum(1)
+                        near = torch.stack([(guide(seen) * wanted).sum(1) for guide in self.guides]).mean(0)
+                    loss = 1 - near
                     (at.grad,) = torch.autograd.grad(loss.sum(), at)
                     adam.step()
                 parts.append(self._pictures(generator, F.normalize(at.detach(), dim=1).cpu()))

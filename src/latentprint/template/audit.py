@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from latentprint.models.answers import embeddings
 from latentprint.models.assets import load_recogniser_asset
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.outside import OutsideNetwork
-from latentprint.models.recognisers import embed
+from latentprint.models.recognisers import RECOGNISERS, center_of, centred, embed
 from latentprint.models.strangers import check_strangers
 from latentprint.probes import announce, constant_flag, function_flags, spread
 from latentprint.report.build import concluded
@@ -266,11 +267,17 @@ def make_means(config: TemplateConfig, parts: Parts, victim: TemplateVictim, run
     if settings.access != "white-box" and surrogate is None:
         surrogate = train_surrogate(public, told, settings.surrogate_steps, run, config.seed, config.precision,
                                     parts.device, config.save_every)
+    imitations = []
+    if settings.access == "white-box" and told is not None:
+        targets = centred(told, center_of(told))
+        imitations = [train_surrogate(public, targets, settings.surrogate_steps, run, config.seed, config.precision,
+                                      parts.device, config.save_every, f"imitation-{i}", architecture)
+                      for i, architecture in enumerate(islice(cycle(RECOGNISERS), settings.imitations), 1)]
     faces = load_tools(config.assets, parts.device, config.teacher) if "prior" in settings.generators else None
     if faces is not None:
         parts.framer.frame(faces.teacher, config.teacher, config.teacher_framing, "teacher_framing")
     metric = perceptual_metric(config.lpips, assets=config.assets).to(parts.device)
-    return Means(public, metric, faces, surrogate, told)
+    return Means(public, metric, faces, surrogate, told, imitations)
 
 
 def arms_of(bench: Bench, inversion: Inversion, drawn: Drawn) -> dict[str, ArmScores]:

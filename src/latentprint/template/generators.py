@@ -25,6 +25,7 @@ from latentprint.errors import UserError
 from latentprint.losses.pixel import PIXEL_LOSSES
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.loading import find_callable
+from latentprint.models.recognisers import centred
 from latentprint.template.presets import AttackConfig
 
 
@@ -89,20 +90,26 @@ def pixel_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class DecoderGenerator(Generator):
-    """A convolutional decoder; nothing in it is random."""
+    """A convolutional decoder; nothing in it is random.
+
+    Args:
+        center: ``(D,)``, subtracted from templates first. size: of the images.
+    """
 
     name = "decoder"
+    center: Tensor
 
-    def __init__(self, dim: int, size: int, config: AttackConfig) -> None:
+    def __init__(self, center: Tensor, size: int, config: AttackConfig) -> None:
         super().__init__()
-        self.decoder = FaceDecoder(dim, size, config.width)
+        self.register_buffer("center", center)
+        self.decoder = FaceDecoder(len(center), size, config.width)
         self.error = pixel_loss(config.loss.pixel)
 
     def pictures(self, identity: Tensor, seeds: Tensor) -> Tensor:
-        return self.decoder(identity).float()
+        return self.decoder(centred(identity, self.center)).float()
 
     def estimate(self, identity: Tensor, images: Tensor, rng: torch.Generator) -> Estimate:
-        drawn = self.decoder(identity).float()
+        drawn = self.pictures(identity, torch.empty(0))
         return Estimate(drawn, self.error(drawn, images), None)
 
     def trained(self) -> list[nn.Parameter]:

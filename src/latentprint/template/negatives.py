@@ -18,6 +18,10 @@ class Drawn(NamedTuple):
     templates: Tensor
     excluded: Tensor
 
+    def of(self, samples: slice) -> Drawn:
+        """Those of some samples of the batch."""
+        return Drawn(self.templates if self.templates.ndim == 2 else self.templates[samples], self.excluded[samples])
+
 
 class Negatives:
     """A source of negatives among public templates.

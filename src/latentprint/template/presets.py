@@ -124,7 +124,12 @@ class AttackConfig(Config):
                                                 "or train: one trained on public photos, for transfer "
                                                 "to embed them as the attacked one does, for scores by their names")
     surrogate_framing: FramingSetting = None
-    surrogate_steps: int = Field(1000, ge=1, description="steps of training it")
+    surrogate_steps: int = Field(1000, ge=1, description="steps of training it, or each imitation")
+    imitations: int = Field(0, ge=0, le=4, description=(
+        "white-box: networks that learn the attacked recogniser's embeddings of public photos and judge generated "
+        "images beside it: a pattern that one network alone takes for a face then gains little"))
+    guided: int | None = Field(None, ge=1, description=(
+        "images of a step that the attacked recogniser judges where imitations judge all; null: all"))
     generators: list[GeneratorName] = Field(["decoder"], min_length=1, description=(
         "decoder: convolutions from the template; prior: the face diffusion prior with the whole picture to paint"))
     loss: LossConfig = Field(LossConfig(), description="what the generator learns by")

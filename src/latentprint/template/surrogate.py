@@ -30,11 +30,11 @@ NAME = "surrogate"
 
 
 class Imitation(EmbeddingNetwork):
-    """A residual recogniser with a last layer into the space of another."""
+    """A recogniser of this package with a last layer into the space of another."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, architecture: str = "iresnet") -> None:
         super().__init__()
-        self.body, self.dim = build_recogniser("iresnet"), dim
+        self.body, self.dim = build_recogniser(architecture), dim
         self.reader = nn.Linear(self.body.dim, dim)
 
     def raw(self, x: Tensor) -> Tensor:
@@ -42,26 +42,28 @@ class Imitation(EmbeddingNetwork):
 
 
 def train_surrogate(public: ImageSet, targets: Tensor | None, steps: int, run: RunDir, seed: int,
-                    precision: Precision, device: torch.device, save_every: int) -> Embedder:
+                    precision: Precision, device: torch.device, save_every: int, name: str = NAME,
+                    architecture: str = "iresnet") -> Embedder:
     """A recogniser of the adversary's own, or the one of the checkpoint.
 
     Args:
-        targets: ``(N, D)`` what the attacked recogniser says of the public photos; None where it does not.
+        targets: ``(N, D)`` the attacked recogniser's embeddings of the public photos; None without access to them.
+        name: of the training phase. architecture: a key of ``RECOGNISERS``.
 
     Raises:
         UserError: public photos of one person alone. RunFailed: training broke down.
     """
     if public.n_classes < 2:
         raise UserError("attack.surrogate: a recogniser cannot be trained on public photos of one person")
-    torch.manual_seed(derive(seed, NAME))
+    torch.manual_seed(derive(seed, name))
     dim = EMBEDDING_DIM if targets is None else targets.shape[1]
-    network = lay_out(Imitation(dim), device).train().requires_grad_(True)
+    network = lay_out(Imitation(dim, architecture), device).train().requires_grad_(True)
     assert isinstance(network, Imitation)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=5e-2)
     pairs, alike = Pairs(public.labels), SupConLoss(TEMPERATURE)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        rng = step_generator(seed, NAME, step)
+        rng = step_generator(seed, name, step)
         index = pairs.draw(PEOPLE, rng)
         images = viewed(public.floats(index).to(device), 1.0, rng).clamp(0, 1)
         with autocast(device, precision):
@@ -70,9 +72,9 @@ def train_surrogate(public: ImageSet, targets: Tensor | None, steps: int, run: R
             return alike(embedded.float(), public.labels[index].to(device)), {}
         return imitation_loss(embedded.float(), targets[index].to(device))
 
-    Loop(run, NAME, optimizer, {"network": network}, steps, warm_cosine(steps, min(100, steps // 10)), clip_norm=5.0,
+    Loop(run, name, optimizer, {"network": network}, steps, warm_cosine(steps, min(100, steps // 10)), clip_norm=5.0,
          save_every=save_every).fit(loss_at)
-    return Embedder(network, nn.Identity(), dim, NAME, "iresnet")
+    return Embedder(network, nn.Identity(), dim, name, architecture)
 
 
 def imitation_loss(embedded: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:

@@ -6,11 +6,12 @@ the notes count the one in their formula and argue with the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentprint.data.augment import warped
@@ -21,6 +22,7 @@ from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
 from latentprint.losses.identity import align, info_nce
 from latentprint.metrics.perceptual import PerceptualMetric
+from latentprint.models.recognisers import centred
 from latentprint.schedules import WeightRamp
 from latentprint.template.generators import Estimate, Generator
 from latentprint.template.negatives import Drawn, Negatives
@@ -33,14 +35,32 @@ LOGGED = 10
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Guide:
+    """A recogniser that judges generated images while a generator learns.
+
+    Attributes:
+        recogniser: images ``(B, 3, H, W)`` in [0, 1] to unit embeddings ``(B, D)``, with gradients.
+        center: ``(D,)``, subtracted from them, see `latentprint.models.recognisers.center_of`.
+        images: of each step that it judges, the first ones; None: all.
+    """
+
+    recogniser: Callable[[Tensor], Tensor]
+    center: Tensor
+    images: int | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return centred(self.recogniser(images), self.center)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
     """What a generator learns from.
 
     Attributes:
         photos: public.
         identities: ``(N, D)`` what the generator is given of each.
-        targets: ``(N, D')`` unit embeddings of each by ``guide``.
-        guide: the recogniser that judges pictures: ``(B, 3, H, W)`` to unit embeddings, with gradients.
+        targets: ``(N, D')`` unit embeddings of each in the guides' space, less their center.
+        guides: all of one space.
         perceptual: the distance of L_perc.
         queries: how often the victim was asked so far, part of checkpoints.
     """
@@ -48,7 +68,7 @@ class Lesson:
     photos: ImageSet
     identities: Tensor
     targets: Tensor
-    guide: Callable[[Tensor], Tensor]
+    guides: Sequence[Guide]
     perceptual: PerceptualMetric
     queries: QueryCounter = field(default_factory=QueryCounter)
 
@@ -71,7 +91,7 @@ class Plan:
         return cls(config.loss, config.steps, config.batch, config.lr, config.views)
 
 
-def train_generator(generator: Generator, lesson: Lesson, config: AttackConfig, run: RunDir, seed: int,
+def train_generator(generator: Generator, data: TrainingSet, config: AttackConfig, run: RunDir, seed: int,
                     precision: Precision, save_every: int = 100) -> None:
     """Train in place and freeze, or go on from the checkpoint ``generator-NAME``.
 
@@ -79,48 +99,63 @@ def train_generator(generator: Generator, lesson: Lesson, config: AttackConfig, 
         RunFailed: training broke down.
     """
     plan, name = Plan.of(config, generator.name), f"generator-{generator.name}"
-    negatives = negatives_of(lesson, plan.loss)
+    negatives = negatives_of(data, plan.loss)
     optimizer = torch.optim.AdamW(generator.trained(), plan.lr, weight_decay=1e-2)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        return step_loss(generator, lesson, plan, negatives, step, step_generator(seed, name, step), precision)
+        return step_loss(generator, data, plan, negatives, step, step_generator(seed, name, step), precision)
 
-    states: dict[str, Any] = {**generator.states(), "negatives": negatives, "queries": lesson.queries}
+    states: dict[str, Any] = {**generator.states(), "negatives": negatives, "queries": data.queries}
     Loop(run, name, optimizer, states, plan.steps,
          warm_cosine(plan.steps, min(100, plan.steps // 10)), save_every=save_every).fit(loss_at)
     generator.requires_grad_(False).eval()
 
 
-def negatives_of(lesson: Lesson, settings: LossConfig) -> Negatives:
+def negatives_of(data: TrainingSet, settings: LossConfig) -> Negatives:
     """Raises UserError where the public photos are of one person."""
-    return Negatives(settings.negatives, lesson.targets, lesson.photos.labels.to(lesson.targets.device),
+    return Negatives(settings.negatives, data.targets, data.photos.labels.to(data.targets.device),
                      settings.n_negatives)
 
 
-def step_loss(generator: Generator, lesson: Lesson, plan: Plan, negatives: Negatives, step: int, rng: torch.Generator,
-              precision: Precision) -> tuple[Tensor, dict[str, Tensor | float]]:
+def step_loss(generator: Generator, data: TrainingSet, plan: Plan, negatives: Negatives, step: int,
+              rng: torch.Generator, precision: Precision) -> tuple[Tensor, dict[str, Tensor | float]]:
     """A scalar for a step's batch, drawn from ``rng``, and values to log."""
-    settings, device, done = plan.loss, lesson.targets.device, step / plan.steps
-    index = torch.randint(len(lesson.photos), (plan.batch,), generator=rng)
-    images, target = lesson.photos.floats(index).to(device), lesson.targets[index]
+    settings, device, done = plan.loss, data.targets.device, step / plan.steps
+    index = torch.randint(len(data.photos), (plan.batch,), generator=rng)
+    images, target = data.photos.floats(index).to(device), data.targets[index]
     with autocast(device, precision):
-        estimate = generator.estimate(lesson.identities[index], images, rng)
-        embedding = lesson.guide(viewed(estimate.pictures, plan.views, rng))
-    drawn = negatives.draw(target, lesson.photos.labels[index].to(device), rng)
-    feature = feature_loss(settings, embedding, target, drawn)
+        estimate = generator.estimate(data.identities[index], images, rng)
+        views = viewed(estimate.pictures, plan.views, rng)
+        embeddings = [guide(views[: guide.images]) for guide in data.guides]
+    drawn = negatives.draw(target, data.photos.labels[index].to(device), rng)
+    feature = guided_loss(settings, embeddings, target, drawn)
+    first, drawn_for_first = embeddings[0], drawn.of(slice(len(embeddings[0])))
     strength = at(settings.weight.ramp, settings.weight.over, estimate, done)
     loss = settings.pixel_weight * estimate.error + strength * feature
     values: dict[str, Tensor | float] = {
         "pixel": estimate.error.detach().mean(), "feature": feature.detach().mean(),
-        "similarity": (embedding.detach() * target).sum(1).mean(), "feature_weight": strength.mean()}
+        "similarity": (first.detach() * target[: len(first)]).sum(1).mean(), "feature_weight": strength.mean()}
     if settings.perceptual.most > 0:
         with autocast(device, precision):
-            distance = lesson.perceptual.distance(estimate.pictures, images).float()
+            distance = data.perceptual.distance(estimate.pictures, images).float()
         loss = loss + at(settings.perceptual.ramp, settings.perceptual.over, estimate, done) * distance
         values["perceptual"] = distance.detach().mean()
     if (step + 1) % LOGGED == 0 or step + 1 == plan.steps:
-        values |= gradient_norms(settings, embedding, target, drawn)
+        values |= gradient_norms(settings, first, target[: len(first)], drawn_for_first)
     return loss.mean(), values
+
+
+def guided_loss(settings: LossConfig, embeddings: Sequence[Tensor], target: Tensor, drawn: Drawn) -> Tensor:
+    """``(B,)``: `feature_loss` averaged over guides; one that judged fewer images weighs as much on average.
+
+    Args:
+        embeddings: ``(B, D)`` of every guide, or ``(b, D)`` of the first b images. target: ``(B, D)``.
+    """
+    total, n = target.new_zeros(len(target)), len(target)
+    for each in embeddings:
+        own = feature_loss(settings, each, target[: len(each)], drawn.of(slice(len(each))))
+        total = total + F.pad(own * (n / len(each) / len(embeddings)), (0, n - len(each)))
+    return total
 
 
 def feature_loss(settings: LossConfig, embedding: Tensor, target: Tensor, drawn: Drawn) -> Tensor:
