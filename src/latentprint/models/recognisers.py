@@ -26,7 +26,7 @@ FACE_CROP = (12 / 64, 8 / 64, 48 / 64, 48 / 64)
 
 
 #: Length of the mean of unit embeddings above which they lie on one side of zero. Those of the embedded networks have a
-#: mean of about 0.1.
+#: mean of 0.07, those of faceres and dlib of 0.66 and 0.93.
 ONE_SIDED = 0.3
 
 
