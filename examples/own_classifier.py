@@ -61,7 +61,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), given.out / "resnet18.safetensors")
     (given.out / "victim.yaml").write_text(yaml.safe_dump({
-        "model": f"{Path(__file__).resolve()}:build", "weights": str(given.out / "resnet18.safetensors"),
+        "model": f"{Path(__file__).resolve()}:build", "weights": "resnet18.safetensors",
         "classes": list(photos.names), "mean": MEAN, "std": STD, "crop": [0.0, 0.0, 1.0, 1.0]}))
     print(f"wrote {given.out / 'victim.yaml'}")
 

@@ -1,0 +1,125 @@
+"""The pages: links lead somewhere, names exist in the code, and every page leads on."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from test_imports import EDGES, layer_of, units
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+LINK = re.compile(r"\]\((?![a-z]+:)([^)\s]+)\)")
+REMOTE = re.compile(r"""(?:src|href)=["']https?:|url\(["']?https?:""")
+DRAW = "python scripts/draw_architecture.py"
+
+
+def prose(page: Path) -> str:
+    """Text without code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub and MkDocs both make them."""
+    found = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+def broken(page: Path) -> list[str]:
+    """Links of a page to files or headings that are not there."""
+    wrong = []
+    for link in LINK.findall(prose(page)):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One, two\n\n[a](#one-two) [b](#three) [c](no.md) [d](https://x.org)\n```\n[e](none.md)\n```\n")
+    assert broken(page) == ["#three", "no.md"]
+
+
+def navigation() -> list[str]:
+    """Paths of the site's pages."""
+    def leaves(node: Any) -> list[str]:
+        if isinstance(node, str):
+            return [node]
+        return [leaf for child in (node.values() if isinstance(node, dict) else node) for leaf in leaves(child)]
+
+    return leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+
+
+def test_the_site_has_every_page() -> None:
+    of_root = {"contributing.md", "security.md", "changelog.md"}  # made by scripts/site_hooks.py
+    assert sorted(navigation()) == sorted({page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} | of_root)
+
+
+def test_the_site_loads_nothing_from_elsewhere() -> None:
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert settings["theme"]["font"] is False and settings["strict"] is True
+    assert not {"extra_javascript", "extra_css"} & set(settings)
+    assert [page.name for page in PAGES if REMOTE.search(prose(page))] == []
+
+
+@pytest.mark.parametrize("page", [page for page in navigation() if not page.startswith("results/")
+                                  and page not in ("contributing.md", "security.md", "changelog.md")])
+def test_every_page_ends_with_the_next_step(page: str) -> None:
+    last = (DOCS / page).read_text(encoding="utf-8").rstrip().split("\n\n")[-1]
+    assert last.startswith("Next: ") and LINK.search(last)
+
+
+def test_the_reference_names_modules_that_exist() -> None:
+    named = [name for page in sorted((DOCS / "api").glob("*.md"))
+             for name in re.findall(r"^::: latentprint\.?(\S*)$", page.read_text(encoding="utf-8"), re.M)]
+    assert len(named) > 30 and len(set(named)) == len(named)
+    assert [name for name in named if name not in EDGES] == []
+
+
+def test_contributing_names_what_exists() -> None:
+    """Dotted names are importable, and paths below the package are files."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    dotted = sorted(set(re.findall(r"`latentprint\.([\w.]+)`", text)))
+    paths = sorted(set(re.findall(r"`((?:src/latentprint|tests|scripts|examples|docs)/[\w/.\-]+)`", text)))
+    assert dotted and paths
+    for name in dotted:
+        module = import_module("latentprint." + (name if name in EDGES else name.rpartition(".")[0]))
+        assert name in EDGES or hasattr(module, name.rpartition(".")[2]), name
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_picture_shows_the_code() -> None:
+    drawn = runpy.run_path(str(ROOT / "scripts" / "draw_architecture.py"))
+    same = drawn["svg"]() == drawn["TARGET"].read_text(encoding="utf-8")
+    assert same, f"the structure has changed: run `{DRAW}` and commit the picture"
+
+
+def test_the_picture_is_whole_and_points_downwards() -> None:
+    drawn = runpy.run_path(str(ROOT / "scripts" / "draw_architecture.py"))
+    graph = drawn["packages"]()
+    assert set(graph) == set(units(EDGES)) - {""}
+    assert all(layer_of(target) <= layer_of(name) for name, targets in graph.items() for target in targets)
+    at, few = drawn["positions"](drawn["reduced"](graph)), drawn["reduced"](graph)
+    assert all(at[target][1] > at[name][1] for name, targets in few.items() for target in targets)
+    texts = [node.text for node in ElementTree.fromstring(drawn["svg"]()).iter() if node.tag.endswith("text")]
+    assert set(graph) <= set(texts)
+
+
+def test_reduction_keeps_what_can_be_reached() -> None:
+    drawn = runpy.run_path(str(ROOT / "scripts" / "draw_architecture.py"))
+    chain = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
+    assert drawn["reduced"](chain) == {"a": {"b"}, "b": {"c"}, "c": set()}
