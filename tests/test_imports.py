@@ -19,7 +19,7 @@ LAYERS = (
     {"errors", "findings", "types", "stats", "keys", "complaints", "progress"},
     {"config", "plugins", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
      "surrogates", "report"},
-    {"victim", "attack", "defense", "checks", "probes", "handover", "framer"},
+    {"victim", "attack", "defense", "checks", "probes", "handover", "framer", "imitation"},
     CHANNELS,
     {"pretrain", "bench", "demo", "gate", "doctor", "console", "convert", "study"},
     {"cli", "__main__"},

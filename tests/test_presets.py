@@ -15,7 +15,8 @@ from latentprint.cli import main
 JOBS: dict[str, Callable[[], cli.Job]] = {
     "audit label": cli._audit_label, "defend label": cli._defend_label, "audit template": cli._audit_template,
     "defend template": cli._defend_template, "audit feature": cli._audit_feature, "defend feature": cli._defend_feature,
-    **{f"pretrain {what}": partial(cli._pretrain, what) for what in ("codec", "recogniser", "prior", "attributes")}}
+    **{f"pretrain {what}": partial(cli._pretrain, what)
+       for what in ("codec", "recogniser", "prior", "attributes", "guide")}}
 
 
 @pytest.mark.parametrize("command", JOBS)

@@ -20,6 +20,7 @@ from latentprint.config import changed, load_config
 from latentprint.data.base import ImageSet
 from latentprint.data.procedural import make_people
 from latentprint.data.splits import AuditData
+from latentprint.imitation import Pairs, imitation_loss
 from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.metrics.verification import calibrate_scores
 from latentprint.report.pareto import Point, advice
@@ -42,7 +43,6 @@ from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConf
 from latentprint.template.protection import NoiseConfig, NoProtection, PolyProtectConfig
 from latentprint.template.recogniser import load_recogniser
 from latentprint.template.studies import STUDIES
-from latentprint.template.surrogate import Pairs, imitation_loss
 
 CPU = torch.device("cpu")
 
