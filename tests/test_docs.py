@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import typer
 import yaml
 from test_imports import EDGES, layer_of, units
+
+from latentprint.cli import app
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -123,3 +127,36 @@ def test_reduction_keeps_what_can_be_reached() -> None:
     drawn = runpy.run_path(str(ROOT / "scripts" / "draw_architecture.py"))
     chain = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
     assert drawn["reduced"](chain) == {"a": {"b"}, "b": {"c"}, "c": set()}
+
+
+def commands(text: str) -> list[list[str]]:
+    """Words of each `latentprint` command in code blocks, fenced or indented; a backslash joins lines."""
+    text = re.sub(r"\\\n\s*", "", text)
+    lines = [line.strip() for block in re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.S | re.M)
+             for line in block.splitlines()]  # fmt: skip
+    lines += re.findall(r"^    (latentprint .+)$", text, re.M)
+    return [shlex.split(line, comments=True) for line in lines if re.match(r"latentprint \w", line)]
+
+
+def wrong_words(words: list[str]) -> list[str]:
+    """Of a command: its name where there is none such, or options that it does not have."""
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while rest and not rest[0].startswith("--") and (inner := getattr(command, "commands", None)):
+        if rest[0] not in inner:
+            return [rest[0]]
+        command, rest = inner[rest[0]], rest[1:]
+    options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    return [word for word in rest if word.startswith("--") and word.split("=")[0] not in options]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page.read_text(encoding="utf-8"))],
+                         ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_options_exist(page: Path) -> None:
+    assert [wrong for words in commands(page.read_text(encoding="utf-8")) for wrong in wrong_words(words)] == []
+
+
+def test_a_wrong_command_is_found() -> None:
+    text = ("```\nlatentprint audit label --prest tiny  # x\nlatentprint adit\n```\n\n"
+            "    latentprint gate runs/x \\\n      --max a=1\n")
+    assert [wrong_words(words) for words in commands(text)] == [["--prest"], ["adit"], []]
