@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -274,8 +275,9 @@ def test_each_process_takes_its_own_gpu(three_gpus: list[torch.device], monkeypa
 
 def test_processes_talk_over_the_picked_device(three_gpus: list[torch.device],
                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops, "Accelerator", lambda cpu: SimpleNamespace(cpu=cpu, end_training=lambda: None))
-    build = loops.accelerator.__wrapped__
+    monkeypatch.setattr("accelerate.Accelerator", lambda cpu: SimpleNamespace(cpu=cpu, end_training=lambda: None))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    build: Callable[[], Any] = loops.accelerator.__wrapped__
     assert build().cpu is False  # nothing picked: what auto takes
     pick_device("cpu")
     assert build().cpu is True

@@ -16,7 +16,7 @@ import latentprint.errors
 ROOT = Path(latentprint.errors.__file__).parent
 CHANNELS = frozenset({"label", "template", "feature"})
 LAYERS = (
-    {"errors", "findings", "types", "stats", "keys", "complaints", "progress"},
+    {"errors", "findings", "types", "stats", "keys", "complaints", "log", "progress"},
     {"config", "plugins", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
      "surrogates", "report"},
     {"victim", "attack", "defense", "checks", "probes", "handover", "framer", "imitation"},

@@ -9,9 +9,11 @@ import pytest
 from helpers import run_cli
 from rich.console import Console
 
+from latentprint import log
 from latentprint import progress as module
 from latentprint.keys import describe
 from latentprint.label.presets import LabelConfig
+from latentprint.log import shown
 from latentprint.progress import Lines, progress, tracked
 
 
@@ -56,11 +58,13 @@ def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], io.Stri
     def opened(is_terminal: bool) -> io.StringIO:
         file = io.StringIO()
         console = Console(file=file, force_terminal=is_terminal, width=80)
+        monkeypatch.setattr(log, "terminal", lambda: console)
         monkeypatch.setattr(module, "terminal", lambda: console)
         return file
 
     monkeypatch.delenv("LATENTPRINT_QUIET", raising=False)
-    yield opened
+    with shown():
+        yield opened
 
 
 def minutes(monkeypatch: pytest.MonkeyPatch, stage: bool) -> list[int]:

@@ -25,6 +25,7 @@ from latentprint.convert import add_align
 from latentprint.convert import app as convert
 from latentprint.errors import RunFailed, UserError
 from latentprint.findings import Row
+from latentprint.log import shown
 
 
 def _group(help: str, epilog: str | None = None) -> typer.Typer:
@@ -503,7 +504,8 @@ def doctor(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a traceback only with ``LATENTPRINT_TRACEBACK=1``."""
     try:
-        app(args=argv, prog_name="latentprint")
+        with shown():
+            app(args=argv, prog_name="latentprint")
     except SystemExit as end:  # how typer always returns
         code = end.code if isinstance(end.code, int) else 0
         return _fail("interrupted; a run goes on with --resume", code) if code == 130 else code

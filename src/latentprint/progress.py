@@ -1,8 +1,9 @@
-"""Progress on stderr: a bar in a terminal, plain lines elsewhere; none with ``LATENTPRINT_QUIET=1``.
+"""Progress of a run: a bar in a terminal, else lines that are logged; none with ``LATENTPRINT_QUIET=1``.
 
-Outside a terminal (a log file, a cluster's output) a stage is announced, reported once a minute with the step, the time
-that has passed and the time left, and ends with a line. Work that has no optimiser, such as sampling and embedding, is
-reported once a minute alone; in a terminal its bar appears once it has taken some seconds.
+Both reach stderr within `latentprint.log.shown` alone. Outside a terminal (a log file, a cluster's output) a stage is
+announced, reported once a minute with the step, the time that has passed and the time left, and ends with a line. Work
+that has no optimiser, such as sampling and embedding, is reported once a minute alone; in a terminal its bar appears
+once it has taken some seconds.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sized
 from contextlib import suppress
-from functools import cache
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from rich.console import Console
 from rich.errors import LiveError
 from rich.progress import (
     BarColumn,
@@ -26,7 +25,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
+
+from latentprint.log import LOG, is_shown, terminal
 
 #: Seconds between two lines about the same work, and before work that may be short has a bar.
 EVERY, SHORT = 60.0, 2.0
@@ -136,17 +136,15 @@ def duration(seconds: float) -> str:
     return f"{total // 60} min {total % 60} s" if total < 3600 else f"{total // 3600} h {total % 3600 // 60} min"
 
 
-@cache
-def terminal() -> Console:
-    """The one console on stderr: only lines that go through the console of a progress bar leave it whole."""
-    return Console(stderr=True)
+def _in_terminal() -> bool:
+    return is_shown() and terminal().is_terminal
 
 
 def progress() -> Bar:
     """A bar in a terminal, lines elsewhere; nothing when quiet, nor from any process but the first."""
     if _silent():
         return Progress(disable=True)
-    return _bar() if terminal().is_terminal else Lines(_write)
+    return _bar() if _in_terminal() else Lines(LOG.info)
 
 
 def _bar() -> Progress:
@@ -173,15 +171,11 @@ def tracked(items: Iterable[T], name: str, stage: bool = False,
 def _unannounced() -> Bar:
     if _silent():
         return Lines(_nowhere, ends=False)
-    return Later(_bar()) if terminal().is_terminal else Lines(_write, ends=False)
+    return Later(_bar()) if _in_terminal() else Lines(LOG.info, ends=False)
 
 
 def _silent() -> bool:
     return os.environ.get("LATENTPRINT_QUIET") == "1" or os.environ.get("RANK", "0") != "0"
-
-
-def _write(line: str) -> None:
-    terminal().print(Text(line), soft_wrap=True)
 
 
 def _nowhere(line: str) -> None:

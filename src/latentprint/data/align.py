@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from latentprint.data.listing import Passed, tree
 from latentprint.data.pixels import read_upright, whites_among
 from latentprint.data.warp import resample, similarity
 from latentprint.errors import UserError
+from latentprint.progress import tracked
 
 Framing = Literal["dlib", "arcface", "ffhq"]
 #: ``(5, 2)`` in pixels, x and y of right eye, left eye, nose, right and left mouth corner as seen; None: no face.
@@ -77,8 +76,7 @@ def align_folder(source: Path, out: Path, detect: Detector, size: int = 112, fra
         raise UserError(f"--out {out} lies inside {source}: its pictures would be aligned again")
     target, without, taken = places(size, framing, zoom), [], set[Path]()
     white = whites_among(photos, str(source))
-    shown = track(photos, "aligning", console=Console(stderr=True), transient=True, disable=len(photos) < 100)
-    for photo in shown:
+    for photo in tracked(photos, "aligning"):
         pixels = read_upright(photo, white)
         points = detect(pixels)
         made = None if points is None else aligned(pixels, points, target, size)

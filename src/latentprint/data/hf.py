@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import track
 
 from latentprint.data.base import ImageSet
 from latentprint.data.pixels import decode, gather, square_rgb
 from latentprint.errors import UserError
+from latentprint.progress import tracked
 
 
 def load_hf(path: Path, size: int, image: str = "image", label: str = "label", split: str | None = None) -> ImageSet:
@@ -43,8 +42,7 @@ def load_hf(path: Path, size: int, image: str = "image", label: str = "label", s
         return found
 
     source = f"{path}" + (f" ({split})" if split else "")
-    shown = track(range(len(rows)), "reading photos", console=Console(stderr=True), transient=True,
-                  disable=len(rows) < 500)
+    shown = tracked(range(len(rows)), "reading photos")
     images, notes = gather((decode(photo(index), size, source) for index in shown), len(rows), size, source,
                            lambda index, white: square_rgb(ImageOps.exif_transpose(photo(index)), size, white, source))
     return ImageSet(images, torch.from_numpy(labels.astype(np.int64).reshape(-1)), names, source, notes=notes)

@@ -13,13 +13,12 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from latentprint.data.base import ImageSet
 from latentprint.data.listing import counted
 from latentprint.errors import UserError
+from latentprint.progress import tracked
 
 # Measured at 64 px. By the hash alone the closest photos of two people are 8 bits apart in AT&T/ORL and in
 # the London set, but of 800 procedural photos 24 have one among 1,600 others within 5 (0.1% in CIFAR-10);
@@ -31,7 +30,6 @@ _SIDE = 8  # of the block of coefficients in the hash, and of the thumbnail
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _MAX_PAIRS = 2**23
 _MAX_FLOATS = 2**22
-_SHOW_PROGRESS_FROM = 20  # of so many pairs
 
 
 def overlaps(apart: Iterable[tuple[ImageSet, ImageSet]] = (),
@@ -148,8 +146,7 @@ def near_duplicates(images: Tensor, others: Tensor) -> Tensor:
     chunk = max(1, _MAX_PAIRS // max(1, len(others)))
     found = torch.zeros(len(images), dtype=torch.bool)
     parts = list(zip(signs.split(chunk), range(0, len(images), chunk), strict=True))
-    for sign, first in track(parts, "looking for near duplicates", console=Console(stderr=True), transient=True,
-                             disable=len(parts) < _SHOW_PROGRESS_FROM):
+    for sign, first in tracked(parts, "looking for near duplicates"):
         row, column = (sign @ other_signs.T >= bound).nonzero(as_tuple=True)
         alike = (thumbnails[first + row] * other_thumbnails[column]).sum(1) >= NEAR_CORRELATION
         found[first + row[alike]] = True

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list
-from rich.text import Text
 from torch import Tensor, nn
 
 from latentprint.engine.device import chosen_device
@@ -28,7 +26,11 @@ from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, part_number, parts
 from latentprint.engine.trained import note_trained
 from latentprint.errors import RunFailed, UserError
-from latentprint.progress import progress, terminal
+from latentprint.log import LOG
+from latentprint.progress import progress
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class Stateful(Protocol):
@@ -198,13 +200,33 @@ class Loop:
             self.run.cut_log(self.name, self.step + 1)
 
 
+class Alone:
+    """What accelerate does for a run of one process, without the global state that it keeps: a host may use its own."""
+
+    num_processes, process_index, is_main_process = 1, 0, True
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def wait_for_everyone(self) -> None:
+        """There is nobody to wait for."""
+
+    def reduce(self, tensor: Tensor, how: str) -> Tensor:
+        """The sum or mean over one process."""
+        return tensor
+
+
 @cache
-def accelerator() -> Accelerator:
-    """The one accelerator of this process (it keeps global state of its own), on the device that was picked.
+def accelerator() -> Accelerator | Alone:
+    """The one accelerator of several processes (it keeps global state of its own), on the device that was picked.
 
     Precision is chosen by ``autocast``. The group of processes is left in order when this one ends: the interpreter
     going down around the group's live threads now and then aborts a run whose work is done.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Alone()
+    from accelerate import Accelerator
+
     made = Accelerator(cpu=chosen_device().type == "cpu")
     atexit.register(made.end_training)
     return made
@@ -219,11 +241,14 @@ def _average(gradients: list[Tensor]) -> None:
 
 def _share(states: Iterable[Stateful]) -> None:
     """Give every process the main one's modules: running statistics, unlike weights, went separate ways."""
-    if accelerator().num_processes == 1:
+    everyone = accelerator()
+    if isinstance(everyone, Alone):
         return
+    from accelerate.utils import broadcast
+
     for module in (state for state in states if isinstance(state, nn.Module)):
         for value in module.state_dict().values():
-            value.copy_(broadcast(value.to(accelerator().device, copy=True).contiguous()))
+            value.copy_(broadcast(value.to(everyone.device, copy=True).contiguous()))
 
 
 def _everywhere(condition: Tensor) -> bool:
@@ -236,6 +261,8 @@ def _everywhere(condition: Tensor) -> bool:
 def _agreed(reason: str | None) -> str | None:
     """The main process's word on whether to stop."""
     if accelerator().num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
         words = [reason]
         broadcast_object_list(words, from_process=0)
         return words[0]
@@ -248,9 +275,9 @@ def is_main() -> bool:
 
 
 def say(line: str) -> None:
-    """One line on stderr, above the progress bar where there is one; the main process alone speaks."""
+    """Log one line; the main process alone speaks."""
     if is_main():
-        terminal().print(Text(line), soft_wrap=True)
+        LOG.info(line)
 
 
 def warm_cosine(steps: int, warmup: int = 0, floor: float = 0.02) -> Callable[[int], float]:

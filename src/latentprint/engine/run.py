@@ -8,7 +8,9 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from latentprint.errors import UserError
 
 _PACKAGES = ("latentprint", "torch", "torchvision", "diffusers", "peft", "accelerate", "opacus",
              "pytorch-metric-learning", "numpy", "scipy", "scikit-learn")  # fmt: skip
+
+_call: ContextVar[str | None] = ContextVar("call", default=None)
 
 
 class RunDir:
@@ -145,7 +149,9 @@ def check_out(path: Path, resume: bool) -> None:
 
 
 def manifest(seed: int, device: str, **more: Any) -> dict[str, Any]:
-    """What it takes to run this again: versions, seed, device, threads, git revision, start time."""
+    """What it takes to run this again: versions, seed, device, threads, git revision, start time; within `called_by`,
+    that call in place of a command."""
+    call = _call.get()
     return {
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
@@ -156,7 +162,18 @@ def manifest(seed: int, device: str, **more: Any) -> dict[str, Any]:
         "git": _revision(),
         "start": now(),
         **more,
+        **({} if call is None else {"command": call}),
     }
+
+
+@contextmanager
+def called_by(call: str) -> Iterator[None]:
+    """Runs that begin within it were started by ``call`` and not by a command."""
+    token = _call.set(call)
+    try:
+        yield
+    finally:
+        _call.reset(token)
 
 
 def now() -> str:

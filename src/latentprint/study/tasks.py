@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from latentprint.config import Config, changed, load_config
 from latentprint.errors import RunFailed, UserError
+from latentprint.log import shown
 from latentprint.report.html import render_run
 from latentprint.study.definition import Command, Study
 
@@ -106,7 +107,8 @@ def run_task(task: Task) -> str:
     module, _, name = COMMANDS[task.study.command][2].partition(":")
     run: Callable[..., Any] = getattr(importlib.import_module(module), name)
     try:
-        run(task.settings(), task.out, task.out.exists())
+        with shown():  # in a process of its own nobody listens yet
+            run(task.settings(), task.out, task.out.exists())
         render_run(task.out)
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}"
