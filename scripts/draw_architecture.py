@@ -20,7 +20,7 @@ from test_imports import EDGES, LAYERS, layer_of, units  # noqa: E402
 
 TARGET = ROOT / "docs" / "pictures" / "architecture.svg"
 Graph = Mapping[str, set[str]]
-BANDS = ("used by everything", "shared parts", "contracts", "channels", "what a user runs", "command line")
+BANDS = ("used by everything", "shared parts", "contracts", "channels", "what a user runs", "front door")
 COLOURS = ("#eceff1", "#e3f2fd", "#e8f5e9", "#fff3e0", "#f3e5f5", "#fce4ec")
 WIDTH, ROW, BOX, HEIGHT, LEFT = 1000, 58, 88, 26, 130
 

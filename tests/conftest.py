@@ -10,6 +10,7 @@ import torch
 from helpers import Run
 
 from latentprint.cli import main
+from latentprint.log import shown
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +25,13 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """What is logged goes to stderr, as on the command line."""
+    with shown():
+        yield
 
 
 @pytest.fixture

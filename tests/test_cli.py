@@ -24,10 +24,12 @@ from pydantic import Field
 from rich.console import Console
 
 from latentprint import console, doctor
-from latentprint.cli import default_folder, main
+from latentprint.cli import main
 from latentprint.config import Config, load_config
+from latentprint.engine.run import default_folder
 from latentprint.errors import RunFailed, UserError
 from latentprint.gate import check
+from latentprint.log import shown
 from latentprint.report.gauge import gauge
 from latentprint.report.grades import Headline
 
@@ -449,7 +451,8 @@ def test_a_second_run_takes_the_next_free_default_folder(tmp_path: Path, monkeyp
         (tmp_path / "runs" / name).mkdir(parents=True)
     assert default_folder(base, resume=False) == base, "an empty folder is free"
     (tmp_path / base / "config.yaml").touch()
-    assert default_folder(base, resume=False) == base.with_name("audit-label-small-2")
+    with shown():
+        assert default_folder(base, resume=False) == base.with_name("audit-label-small-2")
     assert default_folder(base, resume=True) == base
     (tmp_path / "runs" / "audit-label-small-2" / "config.yaml").touch()
     said = f"run: {base}-2, for {base} holds a run (--resume goes on with the last one)\n"

@@ -150,6 +150,7 @@ def test_logs_with_gaps_say_nothing() -> None:
     assert found([{"phase": "victim", "step": 1, "grad_norm": 1e9}, *rows], Levels(*[math.nan] * 4)) == []
 
 
+@pytest.mark.usefixtures("listening")
 def test_findings_are_said_once_during_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     owner = progressive(tmp_path / "run", CONFIG.model_copy(update={"look_every": 1, "initial": "pseudo"}))
@@ -164,6 +165,7 @@ def test_findings_are_said_once_during_the_run(tmp_path: Path, capsys: pytest.Ca
     assert [finding.rule for finding in owner.diagnosis()] == ["attention"]
 
 
+@pytest.mark.usefixtures("listening")
 def test_what_is_said_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
     say("[red]a[/red] b")
     assert capsys.readouterr().err == "[red]a[/red] b\n"

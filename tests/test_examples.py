@@ -17,8 +17,8 @@ from helpers import run_cli
 
 from latentprint.data.procedural import make_people
 from latentprint.models.assets import save_asset
-from latentprint.models.loading import find_callable
 from latentprint.plugins.faces.build import RECOGNISERS, FaceRecogniser
+from latentprint.registry import find_callable
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -99,7 +99,7 @@ def test_a_loss_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "feature" / "metrics.jsonl").read_text().splitlines()]
     assert any("correlation" in row for row in rows)
-    for spec, said in ((f"{own}:none", "has no callable 'none'"), ("nothing", "is neither FILE.py:NAME nor"),
+    for spec, said in ((f"{own}:none", "has no callable 'none'"), ("nothing", "is none of FILE.py:NAME,"),
                        (f"{own}:charbonnier", "made Tensor, expected FeatureDefense|charbonnier failed: TypeError")):
         code, _, err = run_cli(capsys, "defend", "feature", "--preset", "tiny", "--set",
                                f"defences=[{{kind: custom, made_by: '{spec}'}}]", "--out", str(tmp_path / "none"))

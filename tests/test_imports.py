@@ -16,15 +16,15 @@ import latentprint.errors
 ROOT = Path(latentprint.errors.__file__).parent
 CHANNELS = frozenset({"label", "template", "feature"})
 LAYERS = (
-    {"errors", "findings", "types", "stats", "keys", "complaints", "log", "progress"},
+    {"errors", "findings", "types", "stats", "keys", "complaints", "log", "memory", "progress", "registry"},
     {"config", "plugins", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
      "surrogates", "report"},
-    {"victim", "attack", "defense", "checks", "probes", "handover", "framer", "imitation"},
+    {"victim", "attack", "defense", "checks", "probes", "handover", "framer", "imitation", "objects"},
     CHANNELS,
-    {"pretrain", "bench", "demo", "gate", "doctor", "console", "convert", "study"},
-    {"cli", "__main__"},
+    {"pretrain", "bench", "demo", "gate", "doctor", "console", "convert", "study", "results"},
+    {"api", "cli", "__main__"},
 )
-TORCH_FREE = ("errors", "keys", "stats", "config", "report", "gate")
+TORCH_FREE = ("errors", "keys", "stats", "config", "report", "gate", "results")
 Graph = Mapping[str, set[str]]
 
 

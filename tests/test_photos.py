@@ -349,6 +349,7 @@ def test_a_photo_of_two_people_is_warned_of() -> None:
         "set: 1 photo is given as of two people, the first as 'a' and as 'b': one of the two is wrong")
 
 
+@pytest.mark.usefixtures("listening")
 def test_a_codec_learns_from_single_photos(people: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (people / "list.csv").write_text("x")
     config = CodecConfig(photos=1, size=32, data=FlatSource(path=people, size=32))

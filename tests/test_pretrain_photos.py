@@ -95,6 +95,7 @@ def marked(bright: list[int]) -> ImageSet:
     return replace(faces, images=images)
 
 
+@pytest.mark.usefixtures("listening")
 def test_photos_are_measured_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = marked([200 + i for i in range(30)] + [10] * 10), RunDir.open(tmp_path, {"seed": 0})
     Half.calls = 0

@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -140,6 +139,8 @@ def _add_job(
             if any(row.ok is False for row in rows):
                 raise typer.Exit(2)
             return
+        from latentprint.engine.run import default_folder
+
         target = out or default_folder(Path("runs") / f"{name}-{config.stem if config else preset}", resume)
         finish(job.run(settings, target, resume), target)
 
@@ -172,31 +173,6 @@ def _victim_settings(path: Path) -> Any:
     for note in notes:
         typer.echo(f"{path}: {note}", err=True)
     return given._replace(content=settings)
-
-
-def default_folder(base: Path, resume: bool) -> Path:
-    """The run directory of a command that was given none: ``base``, or ``base-2``, ``base-3``, ...
-
-    The first that is free; with ``resume`` the last that is taken. Of several processes all take ``base``: one may have
-    created it before the next one looks.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not _taken(base):
-        return base
-    last = base
-    for number in count(2):
-        free = base.with_name(f"{base.name}-{number}")
-        if not _taken(free):
-            break
-        last = free
-    chosen = last if resume else free
-    if chosen != base:
-        typer.echo(f"run: {chosen}" if resume else f"run: {chosen}, for {base} holds a run (--resume goes on with the "
-                   "last one)", err=True)
-    return chosen
-
-
-def _taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _audit_label() -> Job:
@@ -400,6 +376,7 @@ def demo(
 ) -> None:
     """The main job on procedural faces, some minutes on two CPU cores: ends with a report to open."""
     from latentprint.demo import run_demo
+    from latentprint.engine.run import default_folder
 
     target = out or default_folder(Path("runs/demo"), resume)
     _show_report(run_demo(target, resume=resume, preset=preset), target)

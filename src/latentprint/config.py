@@ -80,6 +80,7 @@ def load_config(
     channel: str = "config",
     presets: Mapping[str, Mapping[str, Any]] = NO_PRESETS,
     given: Sequence[Given] = (),
+    overrides: Sequence[Mapping[str, Any]] = (),
 ) -> C:
     """The settings of one run, later sources over earlier ones.
 
@@ -89,6 +90,7 @@ def load_config(
         sets: ``key=value`` texts, the value in YAML.
         channel: begins every message.
         given: groups of settings from files of their own, over those of ``file``.
+        overrides: nested or dotted settings, later over earlier, as keyword arguments give them.
 
     Raises:
         UserError: one sentence on the first thing wrong.
@@ -97,7 +99,7 @@ def load_config(
         layers = [] if preset is None else [_preset_layer(cls, preset, presets)]
         layers += [] if file is None else [_file_layer(cls, file)]
         layers += [Layer(f"--{name} {path}", _nest({name: content}, cls)) for name, path, content in given]
-        layers += [_set_layers(cls, sets)]
+        layers += [_set_layers(cls, sets), *(Layer("keyword arguments", _nest(each, cls)) for each in overrides)]
         tree = reduce(_merge, (layer.tree for layer in layers), _default_tree(cls))
         return _validated(cls, tree, layers)
     except UserError as error:

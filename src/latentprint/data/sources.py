@@ -15,9 +15,12 @@ from latentprint.data.cache import cached, default_cache_dir, fingerprint
 from latentprint.data.folder import load_flat, load_folder, load_nested, load_tiny_imagenet
 from latentprint.data.hf import load_hf
 from latentprint.data.npz import load_npz
+from latentprint.data.objects import image_set, sized
 from latentprint.data.procedural import make_people
 from latentprint.data.vision import Part, load_celeba, load_cifar
 from latentprint.errors import UserError
+from latentprint.memory import recall
+from latentprint.registry import made_by
 
 Size = Annotated[int, Field(ge=8, le=2048, description="height and width of the images, in pixels")]
 
@@ -118,10 +121,28 @@ class CelebASource(Config):
     max_people: int | None = Field(default=None, ge=1, description="at most so many people; null for all")
 
 
-DataSource = Annotated[
-    ProceduralSource | FolderSource | NestedSource | LfwSource | FlatSource | NpzSource | CifarSource | CelebASource
-    | TinyImageNetSource | HfSource, Field(discriminator="kind")
-]
+class MemorySource(Config):
+    """Images that a Python process holds, as `latentprint.audit` names them."""
+
+    kind: Literal["memory"] = "memory"
+    name: str = Field(description="what they are called, with a digest of their content")
+    size: Size = 64
+
+
+class CustomSource(Config):
+    """Images by code of one's own."""
+
+    kind: Literal["custom"] = "custom"
+    made_by: str = Field(description="FILE.py:NAME, PACKAGE.MODULE:NAME or plugin:NAME, which gives an ImageSet, a "
+                                     "torch Dataset, or tensors (images, labels)")
+    options: dict[str, bool | int | float | str | None] = Field({}, description="its arguments, by name")
+    size: Size = 64
+
+
+#: Sources that are prepared once and kept.
+KeptSource = (ProceduralSource | FolderSource | NestedSource | LfwSource | FlatSource | NpzSource | CifarSource
+              | CelebASource | TinyImageNetSource | HfSource)
+DataSource = Annotated[KeptSource | MemorySource | CustomSource, Field(discriminator="kind")]
 
 
 def load(source: DataSource) -> ImageSet:
@@ -130,6 +151,10 @@ def load(source: DataSource) -> ImageSet:
     Raises:
         UserError: the source cannot be read; see the loader of its kind.
     """
+    if isinstance(source, MemorySource):
+        return sized(recall(source.name), source.size)
+    if isinstance(source, CustomSource):
+        return sized(image_set(made_by(source.made_by, object, **source.options), source.made_by), source.size)
     parts: dict[str, Any] = {"source": source.model_dump(mode="json")}
     if not isinstance(source, ProceduralSource):
         parts["files"] = fingerprint(source.path)
@@ -145,7 +170,7 @@ def _people(source: ProceduralSource) -> ImageSet:
                          for own, population in zip(seeds, populations, strict=True)))
 
 
-def _maker(source: DataSource) -> Callable[[], ImageSet]:
+def _maker(source: KeptSource) -> Callable[[], ImageSet]:
     match source:
         case ProceduralSource():
             return lambda: _people(source)

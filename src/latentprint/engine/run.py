@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import nn
 
 from latentprint.engine.state import load_state, save_state, write_text
 from latentprint.errors import UserError
+from latentprint.log import LOG
 
 _PACKAGES = ("latentprint", "torch", "torchvision", "diffusers", "peft", "accelerate", "opacus",
              "pytorch-metric-learning", "numpy", "scipy", "scikit-learn")  # fmt: skip
@@ -146,6 +148,31 @@ def check_out(path: Path, resume: bool) -> None:
         raise UserError(f"--out {path}: {place} is a file; expected a folder that can be created or written")
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"--out {path} cannot be written (no permission in {place})")
+
+
+def default_folder(base: Path, resume: bool) -> Path:
+    """The run directory of a command that was given none: ``base``, or ``base-2``, ``base-3``, ...
+
+    The first that is free; with ``resume`` the last that is taken. Of several processes all take ``base``: one may have
+    created it before the next one looks.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not _taken(base):
+        return base
+    last = base
+    for number in count(2):
+        free = base.with_name(f"{base.name}-{number}")
+        if not _taken(free):
+            break
+        last = free
+    chosen = last if resume else free
+    if chosen != base:
+        LOG.info(f"run: {chosen}" if resume else f"run: {chosen}, for {base} holds a run (--resume goes on with the "
+                   "last one)")
+    return chosen
+
+
+def _taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def manifest(seed: int, device: str, **more: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from latentprint.engine.settings import settled
 from latentprint.errors import RunFailed
 from latentprint.feature.attacks.base import Harness, messages
 from latentprint.feature.attacks.registry import ATTACKS
-from latentprint.feature.build import Images, load_images, make_victim
+from latentprint.feature.build import Images, is_trained_here, load_images, make_victim
 from latentprint.feature.cost import bounded_output, edge_cost
 from latentprint.feature.evaluate import BEST, CEILING, FLOOR, HEADLINE, Judged, compared, rate
 from latentprint.feature.explain import draw_explanations
@@ -183,7 +183,8 @@ def prepare(config: FeatureConfig) -> Parts:
         checks.enforce([checks.judge_is_teacher(judge, teacher)] if judge is not None else [])
     roles = divide(config.protocol, images.train, images.test, n_attacked=config.attacked, seed=config.seed)
     warnings += strangers(config, images, roles)
-    Epochs(len(images.train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
+    if is_trained_here(config):
+        Epochs(len(images.train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
     victim, split = make_victim(config, images.train)
     metric = perceptual_metric(config.lpips, assets=config.assets)
     features = config.attack_settings.perceptual.features
@@ -215,9 +216,9 @@ def assets_in_use(config: FeatureConfig) -> list[str]:
 def train(config: FeatureConfig, parts: Parts, run: RunDir, device: torch.device) -> None:
     """Train the victim unless it came with weights, and keep it."""
     lay_out(parts.victim, device)
-    if config.split.weights is None:
+    if is_trained_here(config):
         train_split(parts.victim, parts.images.train, config.training, run, config.seed, config.precision,
-                    config.save_every)
+                    config.save_every, config.split.trained)
         check_trained(parts)
         run.save_weights("victim", parts.victim.networks)
     parts.victim.freeze()

@@ -78,6 +78,13 @@ def make_victim(config: FeatureConfig, data: ImageSet) -> tuple[SplitVictim, Spl
     return victim, parts
 
 
+def is_trained_here(config: FeatureConfig) -> bool:
+    """Whether the victim's weights are still to be learned."""
+    split = config.split
+    complete = split.trained and split.bottleneck is None and not config.defences
+    return split.weights is None and not complete
+
+
 def cut_network(config: SplitConfig, data: ImageSet, example: torch.Tensor) -> Split:
     """The bare network in two parts, with the bottleneck between them.
 

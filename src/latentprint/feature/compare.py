@@ -33,9 +33,9 @@ DEFENCES: TypeAdapter[list[DefenceConfig]] = TypeAdapter(list[DefenceConfig])
 UNDEFENDED, AS_CONFIGURED = "undefended", "as configured"
 
 
-def run_compared(config: FeatureConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Audit the victim as configured, and beside it ``variants`` where there are any."""
-    return _run(config, out, resume, {}, AS_CONFIGURED) if config.variants else run_audit(config, out, resume)
+def run_compared(config: FeatureConfig, out: Path, resume: bool = False, own: str = AS_CONFIGURED) -> dict[str, Any]:
+    """Audit the victim as configured, called ``own``, and beside it ``variants`` where there are any."""
+    return _run(config, out, resume, {}, own) if config.variants else run_audit(config, out, resume)
 
 
 def run_defend(config: FeatureConfig, out: Path, resume: bool = False) -> dict[str, Any]:

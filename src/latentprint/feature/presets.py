@@ -35,6 +35,8 @@ class SplitConfig(Config):
     bounded: Literal["sigmoid", "tanh", "none"] = Field("sigmoid", description=(
         "function that bounds what is sent; without one, features grow until any noise is small"))
     weights: Path | None = Field(None, description="a state dict of edge and cloud; null: train them here")
+    trained: bool = Field(False, description="the network comes trained, and is trained further, from its own weights, "
+                                             "only where a bottleneck or a defence is added")
     mean: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,
                       description="subtracted, by colour; one number: for all colours")
     std: list[float] = Field([0.5, 0.5, 0.5], min_length=1, max_length=3,

@@ -164,8 +164,9 @@ class CustomSurrogateConfig(Config):
     """A surrogate of one's own."""
 
     kind: Literal["custom"] = "custom"
-    made_by: str = Field(description="FILE.py:NAME or PACKAGE.MODULE:NAME, called with the features' shape, the number "
-                                     "of classes and the noise's standard deviation, to give a Surrogate")
+    made_by: str = Field(description="FILE.py:NAME, PACKAGE.MODULE:NAME or plugin:NAME, called with the features' "
+                                     "shape, the number of classes and the noise's standard deviation, to give a "
+                                     "Surrogate")
     options: dict[str, Option] = Field({}, description="further arguments of it, by name")
 
 
@@ -187,7 +188,7 @@ class CustomConfig(Config):
     """A defence of one's own, such as another loss."""
 
     kind: Literal["custom"] = "custom"
-    made_by: str = Field(description="FILE.py:NAME or PACKAGE.MODULE:NAME, which gives a FeatureDefense")
+    made_by: str = Field(description="FILE.py:NAME, PACKAGE.MODULE:NAME or plugin:NAME, which gives a FeatureDefense")
     options: dict[str, Option] = Field({}, description="its arguments, by name")
 
 

@@ -29,11 +29,14 @@ PASS = 256
 
 
 def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run: RunDir, seed: int,
-                precision: Precision, save_every: int = 100) -> None:
+                precision: Precision, save_every: int = 100, started: bool = False) -> None:
     """SGD on cross-entropy through what is sent, plus what each defence adds; the victim is frozen afterwards.
 
     The published code runs a backward pass for the penalty and another for the task, and adds the edge network's
     gradients; a penalty depends on the edge alone, so the sum of both losses has the same gradient in one pass.
+
+    Args:
+        started: the victim has learned before, and surrogates are fitted before the first step.
 
     Raises:
         UserError: fewer images than a batch.
@@ -60,7 +63,7 @@ def train_split(victim: SplitVictim, data: ImageSet, config: TrainingConfig, run
             return images, victim.sent(victim.features(images))
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        if step == 0 and config.start is not None:
+        if step == 0 and (started or config.start is not None):
             for defence in victim.defences:
                 defence.begin(Trained(partial(clean_features, victim, data, precision), sent_at))
         images, labels = shown_at(step)

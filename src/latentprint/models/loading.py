@@ -8,6 +8,8 @@
 ``FILE.pt`` (.pth, .ts)         a program saved by ``torch.jit.save``
 ``FILE.py:NAME``                a network, or a callable ``(n_classes) -> nn.Module``, in a Python file
 ``PACKAGE.MODULE:NAME``         the same in an importable module
+``plugin:NAME``                 the same, registered by an installed package (`latentprint.registry`)
+``memory:NAME``                 a network or function that the calling process holds (`latentprint.audit`)
 ``FILE.onnx``                   an ONNX network (extra ``onnx``): answers, no gradients
 ``http://``, ``https://``       a service (`latentprint.models.outside`): answers, no gradients
 ==============================  =====================================================================
@@ -19,28 +21,26 @@ a full pickle, in a weights file or inside a ``.pt2``, is refused.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import copy
 import inspect
 import io
 import json
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from latentprint.errors import UserError, useful_line
+from latentprint.memory import PREFIX, recall
 from latentprint.models import classifiers
 from latentprint.models.checkpoints import REFUSED, load_states, load_weights, stand_in, weights_only
-from latentprint.models.outside import HttpNetwork, OnnxNetwork, OutsideNetwork
-
-M = TypeVar("M")
+from latentprint.models.outside import FunctionNetwork, HttpNetwork, OnnxNetwork, OutsideNetwork
+from latentprint.registry import find_callable, raised, settings_kept
 
 WEIGHTS_ALONE = ("holds weights, not a network: name it as 'weights', and its architecture as 'model' (FILE.py:NAME, "
                  "timm:NAME, ...)")
@@ -108,17 +108,6 @@ def _must_hold_values(module: nn.Module, spec: str) -> None:
                             "network on the CPU")
 
 
-@contextmanager
-def settings_kept() -> Iterator[None]:
-    """PyTorch's gradient mode and default type as they were, whatever the user's own code does to them."""
-    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
-    try:
-        yield
-    finally:
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
-
-
 def _in_float32(module: nn.Module) -> list[str]:
     """Weights of another precision become float32, in which every operation exists on a CPU."""
     if isinstance(module, OutsideNetwork | ExportedModule):
@@ -141,6 +130,8 @@ def _from_spec(spec: str, n_classes: int, service: Mapping[str, Any] | None) -> 
         return _LIBRARIES[kind](name, n_classes), []
     if kind in ("http", "https"):
         return HttpNetwork(spec, **(service or {})), []
+    if spec.startswith(PREFIX):
+        return _remembered(recall(spec.removeprefix(PREFIX))), []
     path = Path(spec)
     if path.suffix == ".onnx":
         return OnnxNetwork(path), []
@@ -155,6 +146,19 @@ def _from_spec(spec: str, n_classes: int, service: Mapping[str, Any] | None) -> 
         raise UserError(f"model: {spec} {WEIGHTS_ALONE}")
     raise UserError(f"victim '{spec}' is none of builtin:NAME, timm:NAME, torchvision:NAME, FILE.py:NAME, "
                     "PACKAGE.MODULE:NAME, a .pt2, .onnx or TorchScript file (.pt, .pth, .ts), or a service at http://")
+
+
+def _remembered(found: Any) -> nn.Module:
+    """A copy of a network, for the one that the process holds to stay as it is; a function as a network."""
+    if isinstance(found, type):
+        raise UserError(f"model: {found.__name__} is a class; give a network, as in {found.__name__}()")
+    if not isinstance(found, nn.Module):
+        return FunctionNetwork(found)
+    try:
+        return copy.deepcopy(found).cpu()
+    except Exception as error:  # whatever the parts of a network raise
+        raise UserError(f"model: {type(found).__name__} cannot be copied, and the one given is not touched: "
+                        f"{useful_line(error)}") from error
 
 
 def _builtin(name: str, n_classes: int) -> nn.Module:
@@ -214,39 +218,6 @@ def _other_than_torchscript(path: Path, error: Exception) -> str:
     return WEIGHTS_ALONE
 
 
-def find_callable(spec: str) -> Callable[..., Any]:
-    """What ``FILE.py:NAME`` or ``PACKAGE.MODULE:NAME`` names.
-
-    Raises:
-        UserError: the spec is neither, its file or module fails to run, or it has no such callable.
-    """
-    source, _, name = spec.rpartition(":")
-    if not source or not name:
-        raise UserError(f"'{spec}' is neither FILE.py:NAME nor PACKAGE.MODULE:NAME")
-    namespace = _python_file(Path(source)) if source.endswith(".py") else _importable(source)
-    found = getattr(namespace, name, None)
-    if not callable(found):
-        raise UserError(f"{source} has no callable '{name}'")
-    return found
-
-
-def made_by(spec: str, kind: type[M], *given: Any, **options: Any) -> M:
-    """What the callable of a spec makes of its arguments.
-
-    Raises:
-        UserError: see `find_callable`; or it fails, or makes something that is no ``kind``.
-    """
-    factory = find_callable(spec)
-    try:
-        with settings_kept():
-            made = factory(*given, **options)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{spec} failed: {_raised(error)}") from error
-    if not isinstance(made, kind):
-        raise UserError(f"{spec} made {type(made).__name__}, expected {kind.__name__}")
-    return made
-
-
 def _called(source: str, name: str, n_classes: int) -> tuple[nn.Module, list[str]]:
     """What ``name`` in a Python file or an importable module is, or makes: a network with ``n_classes`` outputs."""
     factory, spec = find_callable(f"{source}:{name}"), f"{source}:{name}"
@@ -258,7 +229,7 @@ def _called(source: str, name: str, n_classes: int) -> tuple[nn.Module, list[str
         with settings_kept():
             made = factory(*args, **options)
     except (Exception, SystemExit) as error:
-        raise UserError(f"{spec}({call}) failed: {_raised(error)}") from error
+        raise UserError(f"{spec}({call}) failed: {raised(error)}") from error
     if isinstance(made, tuple) and len(networks := [each for each in made if isinstance(each, nn.Module)]) == 1:
         made, notes = networks[0], [*notes, f"{name} returns several things, of which one is a network: that was taken"]
     if not isinstance(made, nn.Module):
@@ -297,27 +268,6 @@ def _is_count(default: object) -> bool:
     return default is None or (isinstance(default, int) and not isinstance(default, bool))
 
 
-def _python_file(path: Path) -> Any:
-    _must_exist(path)
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    assert found is not None and found.loader is not None  # a .py file always has a loader
-    namespace = importlib.util.module_from_spec(found)
-    try:
-        with settings_kept():
-            found.loader.exec_module(namespace)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{path} failed to run: {_raised(error)}") from error
-    return namespace
-
-
-def _importable(source: str) -> Any:
-    try:
-        with settings_kept():
-            return importlib.import_module(source)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"cannot import '{source}': {_raised(error)}") from error
-
-
 # ---- files ----
 
 
@@ -340,11 +290,3 @@ def _must_exist(path: Path) -> None:
         raise UserError(f"no file {path}")
     if path.suffix != ".py" and (other := stand_in(path)):
         raise UserError(f"{path} {other}")
-
-
-def _raised(error: BaseException) -> str:
-    """The type of an exception and what it says."""
-    if isinstance(error, SystemExit):
-        return "it ends the program (sys.exit); keep what a script does under `if __name__ == \"__main__\":`"
-    kind, line = type(error).__name__, useful_line(error)
-    return line if line.startswith(kind) else f"{kind}: {line}"

@@ -1,4 +1,4 @@
-"""Networks that run elsewhere: an ONNX file in its own runtime, a service behind HTTP. Answers, but no gradients."""
+"""Networks that run elsewhere: an ONNX file, a service behind HTTP, a function. Answers, but no gradients."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,23 @@ class OutsideNetwork(nn.Module, ABC):
     @abstractmethod
     def answer(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """The same on the CPU, of a float32 tensor."""
+
+
+class FunctionNetwork(OutsideNetwork):
+    """A function of the user's own from images ``(B, C, H, W)``, float32 on the CPU, to answers: tensors or arrays."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def answer(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """See the class."""
+        found = self.function(x)
+        if isinstance(found, tuple | list) and any(isinstance(each, Tensor) for each in found):
+            found = dict(enumerate(found))
+        if isinstance(found, Mapping):
+            return {str(name): torch.as_tensor(value) for name, value in found.items()}
+        return torch.as_tensor(found)
 
 
 #: NumPy's types by the names that ONNX Runtime gives them.

@@ -8,7 +8,7 @@ from typing import Any
 
 from latentprint.data.base import ImageSet
 from latentprint.data.overlap import overlaps
-from latentprint.data.sources import DataSource, ProceduralSource
+from latentprint.data.sources import CustomSource, DataSource, MemorySource, ProceduralSource
 from latentprint.errors import UserError
 from latentprint.models.assets import find_asset
 
@@ -52,6 +52,8 @@ def shared(source: DataSource, made: Mapping[str, Any]) -> str:
         start, stop = source.first_identity, source.first_identity + source.people
         common = max(start, trained.start)
         return f".first_identity: person {common}" if common < min(stop, trained.stop) else ""
+    if isinstance(source, MemorySource | CustomSource):
+        return ""
     return f": {source.path}" if data and _whose(source.model_dump(mode="json")) == _whose(data) else ""
 
 

@@ -76,6 +76,11 @@ def page(template: str, **content: Any) -> str:
     return _environment().get_template(template).render(style=style, **content)
 
 
+def fragment(template: str, **content: Any) -> str:
+    """A template of this folder that stands in the page of another, with styles of its own; text in it is escaped."""
+    return _environment().get_template(template).render(not_measured=NOT_MEASURED, **content)
+
+
 def write_page(target: Path, html: str) -> None:
     """Replace ``target`` atomically.
 

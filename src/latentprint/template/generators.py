@@ -24,8 +24,8 @@ from latentprint.engine.loop import Stateful
 from latentprint.errors import UserError
 from latentprint.losses.pixel import PIXEL_LOSSES
 from latentprint.models.face_decoder import FaceDecoder
-from latentprint.models.loading import find_callable
 from latentprint.models.recognisers import centred
+from latentprint.registry import find_callable
 from latentprint.template.presets import AttackConfig
 
 

@@ -26,7 +26,7 @@ from latentprint.feature.protection import (
     TopKConfig,
     VIBConfig,
 )
-from latentprint.models.loading import made_by
+from latentprint.registry import made_by
 
 
 def make_defences(configs: Sequence[DefenceConfig], n_classes: int, epochs: int) -> list[FeatureDefense]:

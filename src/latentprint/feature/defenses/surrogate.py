@@ -16,7 +16,7 @@ from latentprint.feature.protection import (
     SurrogateConfig,
     ThresholdConfig,
 )
-from latentprint.models.loading import made_by
+from latentprint.registry import made_by
 from latentprint.surrogates import (
     GatedSurrogate,
     Gates,
