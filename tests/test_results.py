@@ -53,7 +53,7 @@ def test_tables_are_rows_without_pandas(run: Path, monkeypatch: pytest.MonkeyPat
         {"name": "floor", "top1": None, "top1.low": None, "top1.high": None, "top1.n": 0}]
     assert report.table("people") == [{"identity": "<b>ann</b>", "match_rate": 0.5}]
     assert report.tables == ["arms", "people"]
-    with pytest.raises(lp.UserError, match="no table 'arm' in .*; did you mean 'arms'"):
+    with pytest.raises(lp.UserError, match=r"no table 'arm' in .*; did you mean 'arms'"):
         report.table("arm")
 
 
