@@ -160,3 +160,27 @@ def test_a_wrong_command_is_found() -> None:
     text = ("```\nlatentprint audit label --prest tiny  # x\nlatentprint adit\n```\n\n"
             "    latentprint gate runs/x \\\n      --max a=1\n")
     assert [wrong_words(words) for words in commands(text)] == [["--prest"], ["adit"], []]
+
+
+@pytest.mark.parametrize(
+    ("source", "link", "on_the_site"),
+    [
+        ("CONTRIBUTING.md", "docs/architecture.md#layout", "architecture.md#layout"),
+        ("docs/studies.md", "../examples/study_cifar.yaml", "examples/study_cifar.yaml"),
+        ("docs/tutorials/study.md", "../../CONTRIBUTING.md", "../contributing.md"),
+        ("docs/results/README.md", "../pictures/a.png", "../pictures/a.png"),
+        ("docs/results/README.md", "real.md", "real.md"),
+        ("docs/api/index.md", "#here", "#here"),
+        ("docs/label.md", "https://x.org/a.md", "https://x.org/a.md"),
+    ],
+)
+def test_links_of_the_repository_become_links_of_the_site(source: str, link: str, on_the_site: str) -> None:
+    hooks = runpy.run_path(str(ROOT / "scripts" / "site_hooks.py"))
+    assert hooks["turned"](f"see [a]({link}).", source) == f"see [a]({on_the_site})."
+
+
+def test_remote_parts_of_a_page_are_found() -> None:
+    remote = runpy.run_path(str(ROOT / "scripts" / "site_hooks.py"))["REMOTE"]
+    assert remote.search('<p><img alt="x" src="https://x.org/a.png">')[1] == "https://x.org/a.png"
+    assert remote.search("<script src=https://x.org/a.js></script>")
+    assert not remote.search('<a href="https://x.org">x</a> <script src="assets/a.js"></script>')
