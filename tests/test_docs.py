@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import runpy
 import shlex
@@ -104,6 +105,12 @@ def test_contributing_names_what_exists() -> None:
         module = import_module("latentprint." + (name if name in EDGES else name.rpartition(".")[0]))
         assert name in EDGES or hasattr(module, name.rpartition(".")[2]), name
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("module", ["api", "registry", "results"])
+def test_examples_of_the_reference_run(module: str) -> None:
+    tried = doctest.testmod(import_module(f"latentprint.{module}"))
+    assert tried.attempted and not tried.failed
 
 
 def test_the_picture_shows_the_code() -> None:

@@ -74,11 +74,12 @@ def audit(
 ) -> Report:
     """Attack a model and measure what it leaks.
 
-    >>> import latentprint as lp
-    >>> lp.audit("label", preset="tiny", out="runs/mine", sede=1)
-    Traceback (most recent call last):
-        ...
-    latentprint.errors.UserError: audit label: unknown key 'sede' (from keyword arguments); did you mean 'seed'?
+    Examples:
+        >>> import latentprint as lp
+        >>> lp.audit("label", preset="tiny", out="runs/mine", sede=1)
+        Traceback (most recent call last):
+            ...
+        latentprint.errors.UserError: audit label: unknown key 'sede' (from keyword arguments); did you mean 'seed'?
 
     Args:
         channel: ``label``, ``template`` or ``feature``.

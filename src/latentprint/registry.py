@@ -33,10 +33,11 @@ _imported: set[str] = set()
 def register(name: str) -> Callable[[F], F]:
     """A decorator that makes a class or function known as ``plugin:NAME``.
 
-    >>> @register("blurred")
-    ... def blurred(n_classes): ...
-    >>> find("blurred") is blurred
-    True
+    Examples:
+        >>> @register("blurred")
+        ... def blurred(n_classes): ...
+        >>> find("blurred") is blurred
+        True
 
     Raises:
         ValueError: another object has the name already.

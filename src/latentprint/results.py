@@ -28,8 +28,9 @@ _CALLED = {"people": "per_identity"}
 class Estimate:
     """A number with its 95% interval; None: not measured.
 
-    >>> Estimate(0.39, 0.18, 0.63)
-    Estimate(value=0.39, low=0.18, high=0.63)
+    Examples:
+        >>> Estimate(0.39, 0.18, 0.63)
+        Estimate(value=0.39, low=0.18, high=0.63)
     """
 
     value: float | None
