@@ -28,7 +28,7 @@ from latentprint.cli import main
 from latentprint.config import Config, load_config
 from latentprint.engine.run import default_folder
 from latentprint.errors import RunFailed, UserError
-from latentprint.gate import check
+from latentprint.gate.outcome import judge
 from latentprint.log import shown
 from latentprint.report.gauge import gauge
 from latentprint.report.grades import Headline
@@ -289,6 +289,7 @@ def test_gate_says_which_number_is_above(run_dir: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines() == [
         "label.leak = 0.5 is ABOVE 0.2",
         "label.metrics.top1 = 0.7 is within 0.7",
+        "gate: failed",
     ]
 
 
@@ -333,7 +334,7 @@ def write_leak(directory: Path, leak: object) -> None:
 def test_gate_takes_only_finite_numbers(tmp_path: Path, leak: object) -> None:
     write_leak(tmp_path, leak)
     with pytest.raises(UserError, match=r"--max label\.leak: "):
-        check(tmp_path, ["label.leak=1"])
+        judge(tmp_path, ["label.leak=1"])
 
 
 numbers = st.floats(-1e6, 1e6)
@@ -345,8 +346,8 @@ def test_gate_compares_exactly(
 ) -> None:
     directory = tmp_path_factory.getbasetemp()
     write_leak(directory, {"value": value, "low": value, "high": high})
-    assert check(directory, [f"label.leak={most!r}"])[0].passed == (value <= most)
-    assert check(directory, [f"label.leak={most!r}"], "high")[0].passed == (high <= most)
+    assert judge(directory, [f"label.leak={most!r}"]).checks[0].passed == (value <= most)
+    assert judge(directory, [f"label.leak={most!r}"], "high").checks[0].passed == (high <= most)
 
 
 # ---- what is shown ----

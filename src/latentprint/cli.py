@@ -412,27 +412,26 @@ def gate(
         Literal["value", "high"], typer.Option(help="The measured value, or the upper end of its interval.")
     ] = "value",
     strict: Annotated[bool, typer.Option("--strict", help="Fail on every warning of the report, too.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.")] = None,
+    sarif: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write SARIF 2.1.0.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write Markdown, for a comment on a pull request.")
+    ] = None,
 ) -> None:
     """Exit 1 when a number of an audit is above its bound, 4 when the audit could not have seen a leak.
 
     For the release checks of models: a number within its bound passes only when the audit is conclusive.
     """
-    from latentprint.gate import INCONCLUSIVE_EXIT, check, unseen, warnings
+    from latentprint.gate.formats import text, write
+    from latentprint.gate.outcome import judge
 
-    checks = check(directory, most, bound)
-    for item in checks:
-        verdict = "within" if item.passed else "ABOVE"
-        typer.echo(f"{item.path} = {item.measured:.4g} is {verdict} {item.most:.4g}")
-    strict_warnings = warnings(directory) if strict else []
-    for warning in strict_warnings:
-        typer.echo(f"warning: {warning}")
-    hidden = unseen(directory, most)
-    for sentence in hidden:
-        typer.echo(f"INCONCLUSIVE {sentence}")
-    if strict_warnings or not all(item.passed for item in checks):
-        raise typer.Exit(1)
-    if hidden:
-        raise typer.Exit(INCONCLUSIVE_EXIT)
+    outcome = judge(directory, most, bound, strict)
+    for name, file in {"junit": junit, "sarif": sarif, "markdown": markdown}.items():
+        if file is not None:
+            write(outcome, name, file)
+    typer.echo(text(outcome))
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from latentprint.report.html import read_report
 from latentprint.report.values import flatten, mapping, number, scalar, sequence
 
 End = Literal["value", "high"]
+Verdict = Literal["passed", "failed", "inconclusive"]
 #: Of a report whose numbers are within bounds and whose audit could not have seen a leak.
 INCONCLUSIVE_EXIT = 4
 
@@ -35,40 +36,55 @@ class Check:
         return self.measured <= self.most
 
 
-def check(directory: Path, bounds: Sequence[str], end: End = "value") -> list[Check]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a release check found.
+
+    Attributes:
+        directory: the run. checks: one for each bound.
+        doubts: channel and sentence for each thing that may have hidden a leak from the audit.
+        warnings: of the report, where they fail the check.
+    """
+
+    directory: Path
+    checks: tuple[Check, ...]
+    doubts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """``failed`` above a bound or by a warning; ``inconclusive`` where a leak may have been hidden."""
+        if self.warnings or not all(each.passed for each in self.checks):
+            return "failed"
+        return "inconclusive" if self.doubts else "passed"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or `INCONCLUSIVE_EXIT`."""
+        return {"passed": 0, "failed": 1, "inconclusive": INCONCLUSIVE_EXIT}[self.verdict]
+
+
+def judge(directory: Path, bounds: Sequence[str], end: End = "value", strict: bool = False) -> Outcome:
     """Compare an audit with its bounds.
 
     Args:
         directory: a run directory.
         bounds: texts ``path=most``, such as ``label.leak=0.2``.
         end: compare the measured value, or the upper end of its 95% interval.
+        strict: every warning of the report fails the check.
 
     Raises:
         UserError: no report, no such number in it, one that was not measured, or a bound that is no number.
     """
     parsed = [_bound(text) for text in bounds]
-    numbers = dict(flatten(read_report(directory / "report.json")["channels"]))
-    return [Check(path, _measured(numbers, path, end), most) for path, most in parsed]
-
-
-def unseen(directory: Path, bounds: Sequence[str]) -> list[str]:
-    """A sentence for each thing that may have hidden a leak from the channels that the bounds are about.
-
-    Raises:
-        UserError: as `check`.
-    """
-    channels = read_report(directory / "report.json")["channels"]
-    asked = dict.fromkeys(_bound(text)[0].partition(".")[0] for text in bounds)
-    return [f"{name}: {doubt.sentence}" for name in asked for doubt in doubts(mapping(channels.get(name)))]
-
-
-def warnings(directory: Path) -> list[str]:
-    """The warnings of a report.
-
-    Raises:
-        UserError: as `check`.
-    """
-    return [scalar(warning) for warning in sequence(read_report(directory / "report.json").get("warnings"))]
+    report = read_report(directory / "report.json")
+    channels = report["channels"]
+    numbers = dict(flatten(channels))
+    checks = tuple(Check(path, _measured(numbers, path, end), most) for path, most in parsed)
+    bounded = dict.fromkeys(path.partition(".")[0] for path, _ in parsed)
+    found = tuple((name, doubt.sentence) for name in bounded for doubt in doubts(mapping(channels.get(name))))
+    warnings = tuple(scalar(warning) for warning in sequence(report.get("warnings"))) if strict else ()
+    return Outcome(directory, checks, found, warnings)
 
 
 def _bound(text: str) -> tuple[str, float]:
