@@ -30,8 +30,9 @@ def run(folder: Path, warnings: Sequence[str] = (), **section: Any) -> Path:
 
 
 def gate(folder: Path, *flags: str) -> tuple[int, ElementTree.Element, dict[str, Any], str]:
-    code = main(["gate", str(folder), *flags, "--junit", str(folder / "gate.xml"), "--sarif", str(folder / "gate.sarif"),
-                 "--markdown", str(folder / "gate.md")])
+    files = ["--junit", str(folder / "gate.xml"), "--sarif", str(folder / "gate.sarif"), "--markdown",
+             str(folder / "gate.md")]
+    code = main(["gate", str(folder), *flags, *files])
     return (code, ElementTree.parse(folder / "gate.xml").getroot(), json.loads((folder / "gate.sarif").read_text()),
             (folder / "gate.md").read_text())
 

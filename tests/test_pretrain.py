@@ -14,6 +14,7 @@ from helpers import save_untrained, small_swapper
 from torch import Tensor
 
 from latentprint.config import load_config
+from latentprint.data.augment import jittered
 from latentprint.data.base import grouped
 from latentprint.data.procedural import make_people
 from latentprint.diffusion.evaluate import swap_metrics
@@ -25,7 +26,6 @@ from latentprint.models.assets import PACKAGED, list_assets, load_asset, read_in
 from latentprint.models.codec import Codec
 from latentprint.models.recognisers import FACE_CROP, RECOGNISERS, build_recogniser, embed
 from latentprint.pretrain import attributes, codec, common, guide, prior, recogniser
-from latentprint.pretrain.common import jittered
 from latentprint.pretrain.prior import Pool, PriorConfig, identity_of, photos_of
 
 CASES = [(codec, "CodecConfig", "codec"), (attributes, "AttributesConfig", "attributes"),

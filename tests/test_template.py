@@ -28,7 +28,7 @@ from latentprint.template.protection import NoProtection
 from latentprint.template.recogniser import Embedder, load_recogniser
 from latentprint.template.recovery import TemplatePrior
 from latentprint.template.scores import infer_templates
-from latentprint.template.train import at, feature_loss, gradient_norms, guided_loss
+from latentprint.template.train import at, feature_loss, gradient_norms, guided_loss, viewed
 from latentprint.template.victim import BudgetSpent, Database, TemplateVictim, checked_templates
 from latentprint.types import AccessDenied
 
@@ -76,6 +76,18 @@ def test_guides_weigh_alike_whatever_number_of_images_they_judge() -> None:
     assert guided_loss(settings, [target, away], target, nobody).tolist() == [1.0] * 4  # 0 and 2, averaged
     found = guided_loss(settings, [target, away[:1]], target, nobody)
     assert found.tolist() == [4.0, 0.0, 0.0, 0.0]  # one of four images, weighing four times: the mean is the same
+
+
+def test_views_are_moved_and_degraded_as_far_as_said() -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(1)
+    assert torch.equal(viewed(images, 0.0, 0.0, rng), images)
+    flat = torch.full((2, 3, 32, 32), 0.5)  # whatever the resolution, what is left is the noise
+    noise = viewed(flat, 0.0, 0.05, rng) - flat
+    assert float(noise.std()) == pytest.approx(0.05, rel=0.05) and abs(float(noise.mean())) < 0.003
+    finest = (images - images.mean((2, 3), keepdim=True)).square().mean()
+    kept = [(viewed(images, 0.0, 1e-6, rng) - images).square().mean() / finest for _ in range(12)]
+    assert min(kept) < 0.2 < max(kept) < 1  # from nearly full resolution to what loses much of white noise
 
 
 def test_embeddings_on_one_side_of_zero_are_centred_and_others_are_not() -> None:

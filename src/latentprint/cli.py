@@ -85,6 +85,7 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directo
 #: Presets of every job, and further ones of some.
 PRESETS = "tiny for tests, small, full for GPUs"
 OF_LABEL, OF_FEATURE = "scores for class probabilities alone, demo", "cifar10 for that data set"
+OF_TEMPLATE = "faces for photos of real people"
 
 
 class Job(NamedTuple):
@@ -266,12 +267,12 @@ _add_job(
 _add_job(
     audit, "audit template", _audit_template, _show_report,
     "How much of a face comes back from the template that a recogniser stored of it: `attack.access` white-box, "
-    "transfer or scores, `protection` as templates are stored.",
+    "transfer or scores, `protection` as templates are stored.", presets=OF_TEMPLATE,
 )  # fmt: skip
 _add_job(
     defend, "defend template", _defend_template, _show_report,
     "What protections of stored templates cost in recognition and save in leak: noise, quantise, partial, projection, "
-    "polyprotect, mlp-hash, each with the adversary who knows it.",
+    "polyprotect, mlp-hash, each with the adversary who knows it.", presets=OF_TEMPLATE,
 )  # fmt: skip
 _add_job(
     audit, "audit feature", _audit_feature, _show_report,

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentprint.data.warp import resample
+
 
 class Moves(NamedTuple):
     """What is done to each of B pictures.
@@ -59,3 +61,16 @@ def warped(pictures: Tensor, rng: torch.Generator, turn: float = 0.0, shift: flo
            light: float = 0.0, mirror: bool = False) -> Tensor:
     """`moved` by `random_moves`."""
     return moved(pictures, random_moves(len(pictures), rng, turn, shift, zoom, light, mirror))
+
+
+def jittered(x: Tensor, jitter: float, rng: torch.Generator) -> Tensor:
+    """Pictures ``(B, C, H, H)``, each turned by about ``jitter`` radians, scaled by ``1 + jitter`` and shifted by
+    ``jitter`` of its side, all at a lower resolution: one of 3/4 of theirs to theirs."""
+    turn, grow, *shift = (jitter * torch.randn(4, len(x), generator=rng)).unbind()
+    cos, sin = grow.exp() * turn.cos(), grow.exp() * turn.sin()
+    rows = [torch.stack([cos, -sin, 0.5 - 0.5 * cos + 0.5 * sin + shift[0]], 1),
+            torch.stack([sin, cos, 0.5 - 0.5 * sin - 0.5 * cos + shift[1]], 1)]  # about the middle
+    side = x.shape[-1]
+    smaller = int(torch.randint(3 * side // 4, side + 1, (), generator=rng))
+    small = F.interpolate(x, (smaller, smaller), mode="bilinear", antialias=True, align_corners=False)
+    return resample(small, torch.stack(rows, 1), side)

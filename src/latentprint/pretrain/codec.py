@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from latentprint.data.augment import jittered
 from latentprint.data.base import ImageSet
 from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
@@ -23,7 +24,6 @@ from latentprint.pretrain.common import (
     PretrainConfig,
     draw,
     finish,
-    jittered,
     open_run,
     people_of,
     unseen_people,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import yaml
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from latentprint.data.base import ImageSet
 from latentprint.data.faceregion import with_holes
 from latentprint.data.procedural import make_people
 from latentprint.data.sources import DataSource, ProceduralSource, load
-from latentprint.data.warp import resample
 from latentprint.engine.device import DeviceName, Precision, pick_device
 from latentprint.engine.loop import is_main, say
 from latentprint.engine.run import RunDir, manifest, now
@@ -124,19 +122,6 @@ def _heldout(config: PretrainConfig, given: ImageSet) -> int:
 def draw(config: PretrainConfig, name: str, step: int, n: int) -> Tensor:
     """Indices of a step's batch out of ``n`` images."""
     return torch.randint(n, (config.batch,), generator=step_generator(config.seed, name, step))
-
-
-def jittered(x: Tensor, jitter: float, rng: torch.Generator) -> Tensor:
-    """Pictures ``(B, C, H, H)``, each turned by about ``jitter`` radians, scaled by ``1 + jitter`` and shifted by
-    ``jitter`` of its side, all at a lower resolution: one of 3/4 of theirs to theirs."""
-    turn, grow, *shift = (jitter * torch.randn(4, len(x), generator=rng)).unbind()
-    cos, sin = grow.exp() * turn.cos(), grow.exp() * turn.sin()
-    rows = [torch.stack([cos, -sin, 0.5 - 0.5 * cos + 0.5 * sin + shift[0]], 1),
-            torch.stack([sin, cos, 0.5 - 0.5 * sin - 0.5 * cos + shift[1]], 1)]  # about the middle
-    side = x.shape[-1]
-    smaller = int(torch.randint(3 * side // 4, side + 1, (), generator=rng))
-    small = F.interpolate(x, (smaller, smaller), mode="bilinear", antialias=True, align_corners=False)
-    return resample(small, torch.stack(rows, 1), side)
 
 
 def command_of(config: PretrainConfig, command: str) -> str:

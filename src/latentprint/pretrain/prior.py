@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from latentprint.data.augment import jittered
 from latentprint.data.base import ImageSet, concatenate, grouped
 from latentprint.diffusion.evaluate import swap_metrics
 from latentprint.diffusion.prior import TRAIN_STEPS, FaceSwapPrior, SwapPrior
@@ -42,7 +43,6 @@ from latentprint.pretrain.common import (
     PretrainConfig,
     draw,
     finish,
-    jittered,
     open_run,
     people_of,
     unseen_people,

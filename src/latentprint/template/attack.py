@@ -182,7 +182,8 @@ class Inversion:
                 for step in range(settings.refine_steps):
                     rng = torch.Generator().manual_seed(derive(self.config.seed, "refine", int(index[0]), step))
                     with autocast(self.device, self.config.precision):
-                        seen = viewed(generator.pictures(F.normalize(at, dim=1), index), settings.views, rng)
+                        drawn = generator.pictures(F.normalize(at, dim=1), index)
+                        seen = viewed(drawn, settings.views, settings.degraded, rng)
                         near = torch.stack([(guide(seen) * wanted).sum(1) for guide in self.guides]).mean(0)
                     loss = 1 - near
                     (at.grad,) = torch.autograd.grad(loss.sum(), at)

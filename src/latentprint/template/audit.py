@@ -271,7 +271,8 @@ def make_means(config: TemplateConfig, parts: Parts, victim: TemplateVictim, run
     if settings.access == "white-box" and told is not None:
         targets = centred(told, center_of(told))
         imitations = [train_surrogate(public, targets, settings.surrogate_steps, run, config.seed, config.precision,
-                                      parts.device, config.save_every, f"imitation-{i}", architecture)
+                                      parts.device, config.save_every, f"imitation-{i}", architecture,
+                                      mirrored=settings.degraded > 0)
                       for i, architecture in enumerate(islice(cycle(RECOGNISERS), settings.imitations), 1)]
     faces = load_tools(config.assets, parts.device, config.teacher) if "prior" in settings.generators else None
     if faces is not None:

@@ -144,6 +144,9 @@ class AttackConfig(Config):
     sample_steps: int = Field(4, ge=1, description="DDIM steps of the prior's pictures")
     views: float = Field(1.0, ge=0, le=5, description="how far pictures are moved at random before the recogniser sees "
                                                       "them in training; 0: as they are")
+    degraded: float = Field(0.0, ge=0, le=0.2, description=(
+        "views are also shown at 3/4 to all of their resolution and with noise of this standard deviation, and those "
+        "that imitations learn from mirrored; 0: not"))
     refine_steps: int = Field(0, ge=0, description="gradient steps on the generator's input for each stored template")
     refine_lr: float = Field(0.02, gt=0, description="learning rate of these (Adam)")
     recovery_steps: int = Field(300, ge=1, description="steps from a protected template to the likeliest one")
@@ -217,6 +220,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Procedural faces at 64 px on two CPU cores.
     "small": {},
+    # Photos of real people, with the folder of `latentprint pretrain faces` or `convert faces` as assets.
+    "faces": {"attack": {"imitations": 1, "guided": 3, "degraded": 0.02, "surrogate_steps": 1500,
+                         "loss.weight.middle": 0.3}},
     "full": {
         "data": {"private": {"kind": "procedural", "people": 500, "photos": 4},
                  "public": [{"kind": "procedural", "people": 20_000, "photos": 2, "first_identity": 100_000}]},

@@ -25,12 +25,13 @@ NAME = "surrogate"
 
 def train_surrogate(public: ImageSet, targets: Tensor | None, steps: int, run: RunDir, seed: int,
                     precision: Precision, device: torch.device, save_every: int, name: str = NAME,
-                    architecture: str = "iresnet") -> Embedder:
+                    architecture: str = "iresnet", mirrored: bool = False) -> Embedder:
     """A recogniser of the adversary's own, or the one of the checkpoint.
 
     Args:
         targets: ``(N, D)`` the attacked recogniser's embeddings of the public photos; None without access to them.
         name: of the training phase. architecture: a key of ``RECOGNISERS``.
+        mirrored: an imitation learns from mirrored photos as well.
 
     Raises:
         UserError: public photos of one person alone. RunFailed: training broke down.
@@ -39,7 +40,7 @@ def train_surrogate(public: ImageSet, targets: Tensor | None, steps: int, run: R
         raise UserError("attack.surrogate: a recogniser cannot be trained on public photos of one person")
     if targets is not None:
         network = train_imitation(public, targets, steps, run, name, seed=seed, precision=precision, device=device,
-                                  save_every=save_every, architecture=architecture)
+                                  save_every=save_every, architecture=architecture, mirrored=mirrored)
     else:
         network = _by_names(public, steps, run, seed, precision, device, save_every)
     return Embedder(network, nn.Identity(), network.dim, name, architecture)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentprint.data.augment import warped
+from latentprint.data.augment import jittered, warped
 from latentprint.data.base import ImageSet
 from latentprint.engine.device import Precision, autocast
 from latentprint.engine.loop import Loop, warm_cosine
@@ -82,13 +82,15 @@ class Plan:
     batch: int
     lr: float
     views: float
+    degraded: float
 
     @classmethod
     def of(cls, config: AttackConfig, name: str) -> Plan:
         """For the generator of that name."""
         if name == "prior":
-            return cls(config.loss, config.prior_steps, config.prior_batch, config.prior_lr, config.views)
-        return cls(config.loss, config.steps, config.batch, config.lr, config.views)
+            return cls(config.loss, config.prior_steps, config.prior_batch, config.prior_lr, config.views,
+                       config.degraded)
+        return cls(config.loss, config.steps, config.batch, config.lr, config.views, config.degraded)
 
 
 def train_generator(generator: Generator, data: TrainingSet, config: AttackConfig, run: RunDir, seed: int,
@@ -125,7 +127,7 @@ def step_loss(generator: Generator, data: TrainingSet, plan: Plan, negatives: Ne
     images, target = data.photos.floats(index).to(device), data.targets[index]
     with autocast(device, precision):
         estimate = generator.estimate(data.identities[index], images, rng)
-        views = viewed(estimate.pictures, plan.views, rng)
+        views = viewed(estimate.pictures, plan.views, plan.degraded, rng)
         embeddings = [guide(views[: guide.images]) for guide in data.guides]
     drawn = negatives.draw(target, data.photos.labels[index].to(device), rng)
     feature = guided_loss(settings, embeddings, target, drawn)
@@ -189,8 +191,16 @@ def at(ramp: WeightRamp, over: str, estimate: Estimate, trained: float) -> Tenso
     return ramp(torch.tensor(trained, device=estimate.error.device))
 
 
-def viewed(pictures: Tensor, amount: float, rng: torch.Generator) -> Tensor:
-    """Pictures moved a little at random, so that a recogniser is not pleased by a pattern at one place."""
-    if amount == 0:
-        return pictures
-    return warped(pictures, rng, TURN * amount, SHIFT * amount, light=LIGHT * amount)
+def viewed(images: Tensor, amount: float, degraded: float, rng: torch.Generator) -> Tensor:
+    """Images moved a little at random, and degraded, so that no recogniser is pleased by a pattern at one place or of
+    one frequency.
+
+    Args:
+        amount: of movement, see `TURN`. degraded: standard deviation of noise on images of lower resolution; 0: none.
+    """
+    if amount:
+        images = warped(images, rng, TURN * amount, SHIFT * amount, light=LIGHT * amount)
+    if degraded:
+        images = jittered(images, 0.0, rng)
+        images = images + degraded * torch.randn(images.shape, generator=rng).to(images)
+    return images
