@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import run_cli
+from small import save_small, small_networks
 
 from latentprint.data.procedural import make_people
 from latentprint.models.assets import save_asset
@@ -65,6 +66,22 @@ def test_a_stock_resnet_is_audited_from_its_own_script(tmp_path: Path, capsys: p
     assert code == 0, err
     report = json.loads((tmp_path / "run" / "report.json").read_text())["channels"]["label"]
     assert report["victim"]["n_classes"] == 4 and report["victim"]["architecture"].endswith("own_classifier.py:build")
+
+
+def test_models_in_memory_are_audited_in_a_dozen_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    """As it stands, but for the preset, with networks of the shipped shapes that are small."""
+    source = (EXAMPLES / "in_memory.py").read_text()
+    assert len(source.splitlines()) <= 12 and source.count('out="runs/') == 3
+    monkeypatch.chdir(tmp_path)
+    with small_networks():
+        monkeypatch.setattr("latentprint.models.assets.PACKAGED", save_small(tmp_path / "assets"))
+        exec(compile(source.replace('out="runs/', 'preset="tiny", out="runs/'), "in_memory.py", "exec"), {})
+    said = capsys.readouterr().out
+    for channel in ("label", "template", "feature"):
+        assert f"{channel.capitalize()}: " in said
+        section = json.loads((tmp_path / "runs" / channel / "report.json").read_text())["channels"][channel]
+        assert section["victim"]["architecture"].startswith("memory:ResNet-")
 
 
 @pytest.mark.parametrize("name", ["protect_split.py", "measure_templates.py"])

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import AfterValidator, StringConstraints
 
 from latentprint import memory
 from latentprint.errors import UserError, useful_line
@@ -74,6 +75,15 @@ def _import_packages() -> None:
                 raise UserError(f"the plug-in package '{entry.name}' ({entry.value}) cannot be imported: "
                                 f"{useful_line(error)}") from error
             _imported.add(entry.value)
+
+
+def _known(spec: str) -> str:
+    find(spec.removeprefix(PREFIX))
+    return spec
+
+
+#: ``plugin:NAME`` beside the names that a setting lists; one that nobody registered is refused with the settings.
+PluginName = Annotated[str, StringConstraints(pattern=f"^{PREFIX}."), AfterValidator(_known)]
 
 
 def _where(made: Callable[..., Any]) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from latentprint.engine.seeds import generator
 from latentprint.engine.settings import settled
 from latentprint.errors import RunFailed
 from latentprint.feature.attacks.base import Harness, messages
-from latentprint.feature.attacks.registry import ATTACKS
+from latentprint.feature.attacks.registry import make_attack
 from latentprint.feature.build import Images, is_trained_here, load_images, make_victim
 from latentprint.feature.cost import bounded_output, edge_cost
 from latentprint.feature.evaluate import BEST, CEILING, FLOOR, HEADLINE, Judged, compared, rate
@@ -307,7 +307,7 @@ def draw(config: FeatureConfig, parts: Parts, known: ImageSet, attacked: ImageSe
     for name in config.attacks:
         saved = own.load(f"{name}-pictures")
         if saved is None:
-            made = ATTACKS[name](harness)(victim, known, sent)
+            made = make_attack(name, harness)(victim, known, sent)
             saved = vars(made)
             own.save(f"{name}-pictures", saved)
         drawn[name] = saved["images"]

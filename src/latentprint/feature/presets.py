@@ -15,6 +15,7 @@ from latentprint.feature.attacks.settings import AttackName, AttackSettings
 from latentprint.feature.protection import DefenceConfig
 from latentprint.feature.protocol import Protocol
 from latentprint.models.framing import FramingSetting
+from latentprint.registry import PluginName
 
 
 class FeatureData(Config):
@@ -76,8 +77,8 @@ class FeatureConfig(RunConfig):
     attacked: int | None = Field(1000, ge=2, description="images of data.test under attack, as many of each class; "
                                                          "null: all that the protocol leaves")
     repeats: int = Field(1, ge=1, description="messages of each attacked image that the adversary intercepts")
-    attacks: list[AttackName] = Field(["decoder"], min_length=1, description="decoder, perceptual, gan, optimise, "
-                                                                              "prior")
+    attacks: list[AttackName | PluginName] = Field(["decoder"], min_length=1, description=(
+        "decoder, perceptual, gan, optimise, prior, or plugin:NAME of a FeatureAttack"))
     attack_settings: AttackSettings = Field(AttackSettings(), description="settings of the attacks")
     people: bool = Field(True, description="images show people, one a class: intervals over people, and "
                                            "re-identification")

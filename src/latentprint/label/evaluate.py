@@ -32,6 +32,7 @@ from latentprint.metrics.perceptual import EmbeddedDistance
 from latentprint.models.answers import readings
 from latentprint.models.attributes import AttributeReader, in_batches
 from latentprint.models.recognisers import embed
+from latentprint.registry import PREFIX
 from latentprint.stats import Arm, bootstrap_by_identity, difference_interval, rate_interval, rate_leak_interval
 from latentprint.types import Reconstruction
 
@@ -172,7 +173,8 @@ def label_section(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]
     section["leak"] = _leak(bench, arms)
     if "pseudo_label" in arms:
         section["gain_over_pseudo_label"] = _gain(bench, arms["attack"], arms["pseudo_label"])
-    section["gain_over"] = {key: _gain(bench, arms["attack"], arms[key]) for key in ARM_KEYS.values() if key in arms}
+    section["gain_over"] = {key: _gain(bench, arms["attack"], arms[key]) for key in arms
+                             if key in ARM_KEYS.values() or key.startswith(PREFIX)}
     section["grid_caption"] = grid_caption(int(np.bincount(arms["attack"].classes).max()))
     section["per_identity"] = _per_identity(bench, arms)
     if groups := _per_group(bench, arms):

@@ -22,6 +22,7 @@ from latentprint.models.framing import FramingSetting
 from latentprint.models.outside import Protocol
 from latentprint.models.preprocess import Colours
 from latentprint.models.recognisers import FACE_CROP
+from latentprint.registry import PluginName
 from latentprint.schedules import Mixing
 from latentprint.victim import Answers
 
@@ -213,9 +214,9 @@ class LabelConfig(RunConfig):
                                               min_length=1, description="models that judge, of other architectures")
     adapt: AdaptConfig = Field(AdaptConfig(), description="fitting codec and prior to the public people")
     attack: AttackConfig = Field(AttackConfig(), description="the attack")
-    baselines: list[BaselineName] = Field([], description="other attacks that are given as many of the victim's "
-                                                          "gradients: mi-face, art-mi-face (extra 'art'), "
-                                                          "embedding-search, ppa, direct, guidance")
+    baselines: list[BaselineName | PluginName] = Field([], description=(
+        "other attacks that are given as many of the victim's gradients: mi-face, art-mi-face (extra 'art'), "
+        "embedding-search, ppa, direct, guidance, or plugin:NAME of an Attack"))
     baseline_settings: BaselineSettings = Field(BaselineSettings(), description="settings of the baselines")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
     accumulate: Accumulate = 1

@@ -20,6 +20,7 @@ from latentprint.label.baselines.ppa import PPA
 from latentprint.label.baselines.settings import ARM_KEYS, BaselineName
 from latentprint.label.presets import AttackConfig, LabelConfig
 from latentprint.label.tools import Tools
+from latentprint.registry import PluginName, made_by
 from latentprint.types import Access, Reconstruction
 from latentprint.victim import Victim
 
@@ -29,7 +30,7 @@ BASELINES: dict[BaselineName, Callable[[Harness], Attack]] = {
 }  # fmt: skip
 
 
-def check_baselines(names: Sequence[BaselineName], attack: AttackConfig, victim: Victim) -> None:
+def check_baselines(names: Sequence[BaselineName | PluginName], attack: AttackConfig, victim: Victim) -> None:
     """Find out early whether they can run.
 
     Raises:
@@ -69,17 +70,20 @@ def draw_baselines(config: LabelConfig, victim: Victim, tools: Tools, classes: T
     own = RunDir.open(run.path / "baselines", run.config, resume=True, writes=run.writes)
     harness = Harness(tools, config.attack, config.baseline_settings, budget, own, config.seed, config.precision,
                       config.save_every)
-    drawn = {ARM_KEYS[name]: _drawn(name, harness, victim, classes, seeds) for name in config.baselines}
+    drawn = {ARM_KEYS.get(name, name): _drawn(name, harness, victim, classes, seeds) for name in config.baselines}
     own.close()
     return drawn
 
 
-def _drawn(name: BaselineName, harness: Harness, victim: Victim, classes: Tensor, seeds: Tensor) -> Reconstruction:
+def _drawn(name: BaselineName | PluginName, harness: Harness, victim: Victim, classes: Tensor,
+           seeds: Tensor) -> Reconstruction:
     """From its checkpoint where it was finished before; its queries then count as if it had been asked again."""
     saved = harness.run.load(f"{name}-pictures")
     accelerator().wait_for_everyone()  # before the main process saves what the others have yet to look for
     if saved is None:
-        made = BASELINES[name](harness)(victim, classes, seeds)
+        attack = BASELINES[name](harness) if name in BASELINES else (
+            made_by(name, Attack, harness))  # type: ignore[type-abstract]
+        made = attack(victim, classes, seeds)
         harness.run.save(f"{name}-pictures", vars(made))
         return made
     made = Reconstruction(**saved)

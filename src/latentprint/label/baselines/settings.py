@@ -14,7 +14,7 @@ from latentprint.config import Config
 BaselineName = Literal["mi-face", "art-mi-face", "embedding-search", "ppa", "direct", "guidance"]
 
 #: A baseline's key among the arms of report.json.
-ARM_KEYS: dict[BaselineName, str] = {name: name.replace("-", "_") for name in get_args(BaselineName)}
+ARM_KEYS: dict[str, str] = {name: name.replace("-", "_") for name in get_args(BaselineName)}
 
 
 class MIFaceConfig(Config):
