@@ -17,9 +17,9 @@ from pydantic import TypeAdapter
 
 from latentprint.data.sources import DataSource, load
 from latentprint.framer import Framer
-from latentprint.metrics.verification import calibrate_pairs
 from latentprint.models.assets import load_asset
 from latentprint.models.recognisers import embed
+from latentprint.verification import calibrate_pairs
 
 RATES = (1e-2, 1e-3)
 

@@ -46,7 +46,7 @@ def small_recogniser(more: int = 0, dim: int = 512) -> recognisers.Recogniser:
 RECOGNISERS = {"iresnet": small_recogniser, "convnext": partial(small_recogniser, 1)}
 #: What draws for the page alone.
 DRAWING = ("label.audit.draw_figures", "template.audit.draw_figures", "feature.audit.draw_figures",
-           "feature.audit.draw_explanations", "feature.compare.draw_comparison")
+           "feature.audit.draw_explanations", "feature.compare.victims_sheet")
 
 
 @contextmanager
@@ -58,9 +58,9 @@ def small_networks() -> Iterator[None]:
         patch.setattr("latentprint.models.codec.build", lambda record: Codec(16))
         for name in DRAWING:
             patch.setattr(f"latentprint.{name}", lambda *_: [])
-        for name in ("report.html", "label.defend", "feature.compare"):
+        for name in ("report.html", "auditing.compare"):
             patch.setattr(f"latentprint.{name}.render_run", lambda out: out)
-        patch.setattr("latentprint.template.compare.pareto_plot", lambda *_: False)
+        patch.setattr("latentprint.auditing.compare.pareto_plot", lambda *_: False)
         patch.setattr("latentprint.engine.run.RunDir._tensorboard", lambda run: Mock())
         patch.setenv("LATENTPRINT_QUIET", "1")
         yield

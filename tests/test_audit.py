@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from golden import check_golden
 
 from latentprint.cli import main
 from latentprint.config import load_config
@@ -108,6 +109,7 @@ def test_kill_9_in_every_stage_and_resume_gives_the_same_numbers(unbroken: Path,
 
 
 def test_report_json_has_what_the_overview_promises(unbroken: Path) -> None:
+    check_golden("label", unbroken)
     report = json.loads((unbroken / "report.json").read_text())
     assert report["schema"] == 1
     label = report["channels"]["label"]

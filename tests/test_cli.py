@@ -89,7 +89,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return audit(load_config(FakeConfig, preset, presets=FAKE_PRESETS), out, resume)
 
     fakes: dict[str, dict[str, Any]] = {
-        "latentprint.label.audit": {"run_audit": audit},
+        "latentprint.label.compare": {"run_compared": audit},
         "latentprint.label.presets": {"LabelConfig": FakeConfig, "PRESETS": FAKE_PRESETS},
         "latentprint.pretrain.codec": {
             "CodecConfig": FakeConfig,
@@ -215,7 +215,7 @@ def test_exit_codes(
     def broken(*_: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(sys.modules["latentprint.label.audit"], "run_audit", broken)
+    monkeypatch.setattr(sys.modules["latentprint.label.compare"], "run_compared", broken)
     monkeypatch.delenv("LATENTPRINT_TRACEBACK", raising=False)
     assert stderr_of(capsys, "audit", "label", code=code) == said
     monkeypatch.setenv("LATENTPRINT_TRACEBACK", "1")

@@ -26,9 +26,9 @@ from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
 from latentprint.errors import RunFailed, UserError
-from latentprint.label import defend
+from latentprint.label import compare
 from latentprint.label.classifiers import fit_classifier, load_classifier
-from latentprint.label.defend import DEFEND_PRESETS, share_checkpoints
+from latentprint.label.compare import share_checkpoints
 from latentprint.label.defenses import (
     BiDO,
     LabelSmoothing,
@@ -38,7 +38,7 @@ from latentprint.label.defenses import (
     recorded,
 )
 from latentprint.label.dpsgd import DPSGD, micro_batches, per_sample_gradients, poisson_sample, private_optimizer
-from latentprint.label.presets import PRESETS, LabelConfig
+from latentprint.label.presets import DEFEND_PRESETS, PRESETS, LabelConfig
 from latentprint.label.privacy import PrivacyPlan, plan_privacy, spent
 from latentprint.label.protection import BiDOConfig, DPSGDConfig, LabelSmoothingConfig
 from latentprint.label.views import random_views
@@ -633,7 +633,7 @@ def command(out: Path, *more: str, sets: tuple[str, ...] = ()) -> list[str]:
 def test_defend_label_compares_and_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, sets = tmp_path / "run", ("defence.kind=dp-sgd",)
     audits: list[Any] = []
-    real: Callable[..., Any] = defend.run_audit
+    real: Callable[..., Any] = compare.run_audit
 
     def one_only(*args: Any) -> Any:
         if audits:
@@ -641,10 +641,10 @@ def test_defend_label_compares_and_is_taken_up_again(tmp_path: Path, monkeypatch
         audits.append(args)
         return real(*args)
 
-    monkeypatch.setattr(defend, "run_audit", one_only)
+    monkeypatch.setattr(compare, "run_audit", one_only)
     assert main(command(out, sets=sets)) == 3
     first = json.loads((out / "undefended" / "report.json").read_text())
-    monkeypatch.setattr(defend, "run_audit", real)
+    monkeypatch.setattr(compare, "run_audit", real)
     assert main(command(out, sets=sets)) == 2  # holds a run
     assert main(command(out, "--resume", sets=sets)) == 0
     label = json.loads((out / "report.json").read_text())["channels"]["label"]

@@ -15,28 +15,24 @@ from latentprint.data.splits import AuditData
 from latentprint.errors import UserError
 from latentprint.label import evaluate
 from latentprint.label.classifiers import Classifier
-from latentprint.label.enrolment import calibration_sets
 from latentprint.label.evaluate import (
     HEADLINE,
-    STRICT,
     Bench,
     arm_section,
-    enrolled,
     label_section,
     protocol,
     score,
     score_swaps,
-    warnings_of,
 )
 from latentprint.label.probe import margin
 from latentprint.metrics.distribution import frechet_distance
-from latentprint.metrics.verification import enrol
 from latentprint.models.attributes import AttributeNetwork, in_batches
 from latentprint.models.preprocess import Preprocess
 from latentprint.models.recognisers import embed
 from latentprint.probes import gradient_flag
 from latentprint.stats import difference_interval, rate_interval
 from latentprint.types import Reconstruction
+from latentprint.verification import STRICT, calibration_sets, enrol, enrolled
 from latentprint.victim import Victim
 
 N = 6
@@ -236,11 +232,11 @@ def test_the_false_match_rate_in_force_is_counted_on_private_people() -> None:
     for threshold in (0.8, 0.0, 0.9999):
         judge.calibration.thresholds[STRICT] = threshold
         assert judge.realised_fmr == pytest.approx(np.mean(np.array(slow) > threshold))
-    assert warnings_of(judge) == list(judge.calibration.warnings)  # nobody is taken for another at 0.9999
+    assert judge.warnings() == list(judge.calibration.warnings)  # nobody is taken for another at 0.9999
     judge.calibration.thresholds[STRICT] = -2.0
-    assert "in 100.00% of 60 comparisons" in warnings_of(judge)[-1] and "0.1%" in warnings_of(judge)[-1]
+    assert "in 100.00% of 60 comparisons" in judge.warnings()[-1] and "0.1%" in judge.warnings()[-1]
     judge.calibration.thresholds[STRICT] = float("nan")
-    assert judge.realised_fmr is None and warnings_of(judge) == list(judge.calibration.warnings)
+    assert judge.realised_fmr is None and judge.warnings() == list(judge.calibration.warnings)
 
 
 def test_the_judges_section_states_the_realised_rate() -> None:

@@ -418,11 +418,11 @@ def test_every_channel_takes_recognisers_by_name(own: Path) -> None:
     cpu = torch.device("cpu")
     template = load_config(TemplateConfig, "tiny", None, ["judge=dlib", "recogniser.model=faceres"], "audit template",
                            template_presets.PRESETS)
-    parts, _ = template_audit.prepare(template, cpu)
+    parts = template_audit.TemplateAudit(template, cpu)
     assert [each.name for each in (parts.recogniser, *parts.judges)] == ["faceres", "dlib"]
     assert parts.recogniser.dim == parts.judges[0].dim == 128
     feature = load_config(FeatureConfig, "tiny", None, ["judge=dlib"], "audit feature", feature_presets.PRESETS)
-    judge = feature_audit.prepare(feature).judge
+    judge = feature_audit.FeatureAudit(feature, cpu).judge
     assert judge is not None and weights_hash(judge) == weights_hash(load_asset("dlib"))
     label = load_config(LabelConfig, "tiny", None, ["judge=dlib"], "audit label", label_presets.PRESETS)
     models = label_audit.load_models(label, label_audit.audit_data(label)[0])

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from golden import check_golden
 from helpers import Run, save_untrained
 from PIL import Image
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
+from latentprint.auditing.compare import Case, Comparison, leak_reduction
+from latentprint.auditing.scores import Intervals, Values
 from latentprint.config import load_config
 from latentprint.engine.run import RunDir
 from latentprint.errors import RunFailed
 from latentprint.feature.build import load_images, make_victim
-from latentprint.feature.compare import leak_reduction, rows
 from latentprint.feature.defenses.adversarial import Adversarial
 from latentprint.feature.presets import PRESETS, FeatureConfig, TrainingConfig
 from latentprint.feature.protection import DefenceConfig, described
@@ -54,6 +57,7 @@ def test_an_audit_writes_what_the_overview_promises(run: Run) -> None:
     assert found["queries"]["optimise"]["n_backward"] > 0
     page = (out / "report.html").read_text()
     assert "2,048 bytes" in page and "Pictures" in page
+    check_golden("feature", out)
 
 
 def test_a_finished_run_taken_up_again_gives_the_same_numbers(run: Run) -> None:
@@ -133,6 +137,7 @@ def test_every_surrogate_defends(run: Run) -> None:
     assert [row["surrogate"] for row in table] == ["", "kmeans", *names]
     assert {row["without_cem"] for row in table} == {"", "noise"}
     assert [each["file"] for each in section(out)["variant_figures"]] == ["images/victims.png", "images/pareto.png"]
+    check_golden("feature-defended", out)
     sheet = Image.open(out / "images" / "victims.png")
     assert sheet.height > 7 * 96  # the images and six victims, a row each
     assert "Accuracy against leak" in (out / "report.html").read_text()
@@ -253,24 +258,19 @@ def test_points_that_coincide_share_a_label() -> None:
     assert len(_clusters(wide)) == 1, "intervals stretch the plot"
 
 
-def test_a_difference_of_leaks_is_the_leak_of_the_difference(run: Run) -> None:
-    from latentprint.feature.audit import Audited
-    from latentprint.feature.evaluate import Judged
-
-    judged = Judged(load_images(FeatureConfig.model_validate(PRESETS["tiny"]).data)[0].test, torch.zeros(3, 32, 32),
-                    False, 1000, 0)
+def test_a_difference_of_leaks_is_the_leak_of_the_difference() -> None:
     rng = np.random.default_rng(0)
     floor, units = rng.uniform(1, 2, 40), np.arange(40)
     errors = {name: floor * share for name, share in (("before", 0.25), ("after", 0.75))}
-    facts = {"victim": {"cut": "x"}, "defences": [], "accuracy": {"value": 0.5}, "best_attack": "decoder",
-             "cost": {"bytes_float32": 1}, "metrics": {}}
-    audits = {name: Audited(judged, e, floor, units, np.ones(9), np.arange(9), "same", judged.mean[None],
-                            judged.mean[None], {**facts, "leak": {"value": 1 - e.sum() / floor.sum()}})
-              for name, e in errors.items()}
-    saved = leak_reduction(audits["before"], audits["after"])
+    before, after = (Case(name, Values(np.ones(9), np.arange(9)), {"value": 1 - e.sum() / floor.sum()},
+                          [Values(values, units) for values in (-e, -floor, 0 * floor)], "same")
+                     for name, e in errors.items())
+    intervals = Intervals(1000, 0, bounded=False)
+    saved = leak_reduction(before, after, intervals)
     assert saved is not None and saved["value"] == pytest.approx(0.5) and saved["low"] == pytest.approx(0.5)
-    assert rows(audits)[1]["accuracy_cost"]["value"] == 0.0
-    assert leak_reduction(audits["before"], audits["after"]._replace(digest="other")) is None
+    comparison = Comparison("variants", "victim", "accuracy", "accuracy", "Accuracy", "Leak", 0.01)
+    assert comparison.rows([before, after], intervals)[1]["accuracy_cost"]["value"] == 0.0
+    assert leak_reduction(before, replace(after, attacked="other"), intervals) is None
 
 
 # ---- bad input ----

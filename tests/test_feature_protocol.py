@@ -14,8 +14,8 @@ from torch import Tensor
 from latentprint.data.base import ImageSet
 from latentprint.engine.seeds import generator
 from latentprint.errors import UserError
+from latentprint.feature.evaluate import best_attack, halves, score
 from latentprint.feature.protocol import Protocol, balanced, divide
-from latentprint.feature.scores import best_attack, halves, score
 from latentprint.metrics.image import mse, psnr, ssim
 from latentprint.metrics.reconstruction import variance_recovered
 

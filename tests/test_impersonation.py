@@ -14,7 +14,7 @@ from latentprint.report.build import verdict
 from latentprint.report.conclusive import reasons, state
 from latentprint.report.html import render
 from latentprint.report.impersonation import Impersonation, disagreement
-from latentprint.report.tables import arms_table, people_table, protections_table
+from latentprint.report.tables import arms_table, cases_table, people_table
 
 
 def measured(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def test_reports_from_before_the_two_were_told_apart_read_as_they_did() -> None:
                             "leak": measured(0.3), "sar_type1": measured(0.4), "sar_type2": measured(0.1),
                             "sar_reduction": measured(0.1)}]}
     assert Impersonation.of(old) is None and "SAR type II" in verdict(old) and "impersonation" not in verdict(old)
-    assert [column.label for column in protections_table(old).columns] == [
+    assert [column.label for column in cases_table(old, "protections").columns] == [
         "Bits stored", "True accepts", "Accuracy cost (pp)", "Leak", "SAR type I", "SAR type II",
         "SAR II reduction (pp)"]
-    assert [cell.shown for cell in protections_table(old).rows[0].cells][2] == "–"
+    assert [cell.shown for cell in cases_table(old, "protections").rows[0].cells][2] == "–"
     assert [column.label for column in people_table(old).columns] == ["Identity match", "SAR type I", "Images"]
     arms = {"attack": {key: measured(0.1) for key in ("sar_type2", "sar_type2_judge", "sar_type2_sface")}}
     labels = [column.label for column in arms_table("template", old | {"arms": arms}).columns]

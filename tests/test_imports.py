@@ -18,8 +18,8 @@ CHANNELS = frozenset({"label", "template", "feature"})
 LAYERS = (
     {"errors", "findings", "types", "stats", "keys", "complaints", "log", "memory", "progress", "registry"},
     {"config", "plugins", "data", "models", "losses", "schedules", "metrics", "diffusion", "engine",
-     "surrogates", "report"},
-    {"victim", "attack", "defense", "checks", "probes", "handover", "framer", "imitation", "objects"},
+     "surrogates", "report", "verification"},
+    {"victim", "attack", "defense", "checks", "probes", "handover", "framer", "imitation", "objects", "auditing"},
     CHANNELS,
     {"pretrain", "bench", "demo", "gate", "doctor", "console", "convert", "study", "results"},
     {"api", "cli", "__main__"},

@@ -18,9 +18,8 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from latentprint.errors import UserError
-from latentprint.metrics.classification import confidence, topk_hits
 from latentprint.metrics.distribution import frechet_distance, kernel_distance, prdc
-from latentprint.metrics.features import between_class_variance, diversity, nearest_distance
+from latentprint.metrics.features import between_class_variance, confidence, diversity, nearest_distance, topk_hits
 from latentprint.metrics.geometry import (
     angle_histogram,
     effective_rank,
@@ -29,7 +28,7 @@ from latentprint.metrics.geometry import (
     silhouette,
 )
 from latentprint.metrics.image import mse, psnr, range_fault, ssim
-from latentprint.metrics.verification import Calibration, calibrate, calibrate_pairs, enrol, match
+from latentprint.verification import Calibration, above, calibrate, calibrate_pairs, enrol
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -147,8 +146,7 @@ def test_too_few_impostors_give_no_threshold() -> None:
     assert math.isnan(calibration.thresholds[1e-3]) and math.isnan(calibration.tar[1e-3])
     sentence = "no threshold at FMR 0.001: it needs 1000 impostor comparisons, there are 999"
     assert calibration.warnings == (sentence,)
-    with pytest.raises(ValueError, match="NaN"):
-        match(torch.eye(2), torch.tensor([0, 0]), torch.eye(2), calibration.thresholds[1e-3])
+    assert above(torch.ones(2), calibration.thresholds[1e-3]).isnan().all()  # 0 would look like safety
 
 
 def test_few_impostors_give_a_threshold_with_a_warning() -> None:
@@ -191,13 +189,8 @@ def test_the_observed_false_match_rate_never_exceeds_the_one_asked(seed: int, fm
     assert float((impostor > calibration.thresholds[fmr]).double().mean()) <= fmr + 1e-9
 
 
-def test_match_is_strict_and_ignores_length() -> None:
-    templates = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    reconstructions = torch.tensor([[3.0, 4.0], [3.0, 4.0], [0.0, 7.0]])
-    similarity, matched = match(reconstructions, torch.tensor([0, 1, 1]), templates, 0.7)
-    assert similarity.tolist() == pytest.approx([0.6, 0.8, 1.0])
-    assert matched.tolist() == [False, True, True]
-    assert not match(templates, torch.tensor([0, 1]), templates, 1.0)[1].any()
+def test_a_similarity_on_the_threshold_is_no_match() -> None:
+    assert above(torch.tensor([0.6, 0.7, 0.8]), 0.7).tolist() == [0.0, 0.0, 1.0]
 
 
 # ---- distribution

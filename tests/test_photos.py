@@ -16,9 +16,9 @@ from PIL import Image
 
 from latentprint import checks
 from latentprint.data import align
+from latentprint.data.alignment import flat_ones
 from latentprint.data.base import ImageSet, concatenate
 from latentprint.data.cache import fingerprint
-from latentprint.data.flat import flat_ones
 from latentprint.data.folder import load_flat, load_folder, load_nested
 from latentprint.data.hf import load_hf
 from latentprint.data.listing import suffixes

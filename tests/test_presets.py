@@ -12,9 +12,10 @@ import yaml
 from latentprint import cli
 from latentprint.cli import main
 
+CHANNELS = ("label", "template", "feature")
 JOBS: dict[str, Callable[[], cli.Job]] = {
-    "audit label": cli._audit_label, "defend label": cli._defend_label, "audit template": cli._audit_template,
-    "defend template": cli._defend_template, "audit feature": cli._audit_feature, "defend feature": cli._defend_feature,
+    **{f"audit {name}": partial(cli._channel, name, "run_compared", "PRESETS") for name in CHANNELS},
+    **{f"defend {name}": partial(cli._channel, name, "run_defend", "DEFEND_PRESETS") for name in CHANNELS},
     **{f"pretrain {what}": partial(cli._pretrain, what)
        for what in ("codec", "recogniser", "prior", "attributes", "guide")}}
 

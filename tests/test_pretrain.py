@@ -21,12 +21,12 @@ from latentprint.diffusion.evaluate import swap_metrics
 from latentprint.errors import UserError
 from latentprint.imitation import Imitation
 from latentprint.metrics.image import psnr
-from latentprint.metrics.verification import calibrate_pairs
 from latentprint.models.assets import PACKAGED, list_assets, load_asset, read_index, save_asset
 from latentprint.models.codec import Codec
 from latentprint.models.recognisers import FACE_CROP, RECOGNISERS, build_recogniser, embed
 from latentprint.pretrain import attributes, codec, common, guide, prior, recogniser
 from latentprint.pretrain.prior import Pool, PriorConfig, identity_of, photos_of
+from latentprint.verification import calibrate_pairs
 
 CASES = [(codec, "CodecConfig", "codec"), (attributes, "AttributesConfig", "attributes"),
          (recogniser, "RecogniserConfig", "teacher"), (prior, "PriorConfig", "prior")]  # fmt: skip

@@ -30,9 +30,9 @@ CPU = torch.device("cpu")
 CHANNELS: dict[str, tuple[type[Config], dict[str, Any], Callable[[Any], list[str]]]] = {
     "label": (label_presets.LabelConfig, label_presets.PRESETS, lambda config: label.audit_data(config)[1]),
     "template": (template_presets.TemplateConfig, template_presets.PRESETS,
-                 lambda config: template.prepare(config, CPU)[1]),
+                 lambda config: template.TemplateAudit(config, CPU).warnings),
     "feature": (feature_presets.FeatureConfig, feature_presets.PRESETS,
-                lambda config: feature.prepare(config).warnings),
+                lambda config: feature.FeatureAudit(config, CPU).warnings),
 }
 #: First people that the shipped networks were trained on, by network.
 TRAINED = {"judge": 4_000_000, "teacher": 1_000_000, "prior": 5_000_000, "codec": 2_000_000, "attributes": 3_000_000}

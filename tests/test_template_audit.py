@@ -16,26 +16,24 @@ import torch
 from helpers import Run
 from torch import Tensor
 
+from latentprint.auditing.scores import Values
 from latentprint.config import changed, load_config
 from latentprint.data.base import ImageSet
 from latentprint.data.procedural import make_people
 from latentprint.data.splits import AuditData
 from latentprint.imitation import Pairs, imitation_loss
 from latentprint.metrics.perceptual import perceptual_metric
-from latentprint.metrics.verification import calibrate_scores
 from latentprint.report.pareto import Point, advice
 from latentprint.report.values import Measured
 from latentprint.template.audit import run_audit
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
-    STRICT,
+    HEADLINE,
+    IMPERSONATION,
     ArmScores,
     Bench,
-    calibrators,
     impersonation,
-    leak,
     make_system,
-    paired,
     per_person,
     score,
 )
@@ -43,6 +41,7 @@ from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConf
 from latentprint.template.protection import NoiseConfig, NoProtection, PolyProtectConfig
 from latentprint.template.recogniser import load_recogniser
 from latentprint.template.studies import STUDIES
+from latentprint.verification import STRICT, calibrate_scores, single_photo_sets
 
 CPU = torch.device("cpu")
 
@@ -180,7 +179,7 @@ def people() -> AuditData:
 def bench(people: AuditData, scheme: Scheme) -> Bench:
     teacher = load_recogniser(RecogniserConfig(), None, 64, CPU, "recogniser")
     judge = load_recogniser(RecogniserConfig(model="judge"), None, 64, CPU, "judges.0")
-    by = calibrators(people)
+    by = single_photo_sets(people)
     return Bench(make_system("teacher", teacher, scheme, people, by),
                  [make_system("judge", judge, make_scheme(NoProtection(), 512, 0), people, by)],
                  people.private_train, people.private_heldout, perceptual_metric(None), 1000, 0)
@@ -212,8 +211,8 @@ def test_other_photos_are_their_owners_and_the_curve_meets_the_headline(people: 
 
 def test_without_evaluation_people_public_ones_calibrate(people: AuditData) -> None:
     alone = AuditData(people.public, people.private_train, people.private_heldout)
-    by = calibrators(alone)
-    assert by.people == "public people" and len(by.enrolled) == 12 == len(by.probes)
+    by = single_photo_sets(alone)
+    assert by.people == "public people" and len(by.enrolment) == 12 == len(by.probes)
     judged = bench(alone, make_scheme(NoProtection(), 512, 0))  # 132 strangers: too few for one in a thousand
     assert np.isnan(judged.attacked.calibration.thresholds[STRICT])
     found = score(judged, people.private_train.floats())
@@ -225,7 +224,7 @@ def test_without_evaluation_people_public_ones_calibrate(people: AuditData) -> N
 
 def scores_of(judge: list[float], attacked: list[float]) -> ArmScores:
     owners = np.arange(len(judge))
-    return ArmScores({name: (np.array(values), owners) for name, values in (
+    return ArmScores({name: Values(np.array(values), owners) for name, values in (
         ("sar_type2_judge", judge), ("sar_type2", attacked), ("sar_type1", attacked),
         ("template_similarity_judge", judge))}, torch.zeros(len(judge), 3, 8, 8), {})
 
@@ -235,21 +234,21 @@ def test_the_leak_is_the_judges_and_impersonation_has_its_own(people: AuditData)
     judged = bench(people, make_scheme(NoProtection(), 512, 0))
     arms = {"attack": scores_of([0, 0, 0, 0], [1, 1, 0, 0]), "floor": scores_of([0] * 4, [0] * 4),
             "ceiling": scores_of([1] * 4, [1] * 4)}
-    assert leak(judged, arms)["value"] == 0.0
+    assert judged.intervals.leak(arms, HEADLINE)["value"] == 0.0
     found = impersonation(judged, arms)
     assert found["leak"]["value"] == 0.5 == found["attack"]["value"] and found["system"] == "teacher"
     assert (found["floor"]["value"], found["ceiling"]["value"], found["type1"]["value"]) == (0.0, 1.0, 0.5)
-    assert paired(judged, arms["attack"], arms["floor"])["value"] == 0.0
-    assert paired(judged, arms["attack"], arms["floor"], "sar_type2")["value"] == 0.5
+    assert judged.intervals.gain(arms["attack"], arms["floor"], HEADLINE)["value"] == 0.0
+    assert judged.intervals.gain(arms["attack"], arms["floor"], IMPERSONATION)["value"] == 0.5
 
 
 def test_without_a_judge_there_is_no_headline_and_no_rank(people: AuditData) -> None:
     judged = bench(people, make_scheme(NoProtection(), 512, 0))
     alone = replace(judged, judges=[])
     own = score(alone, people.private_train.floats())
-    assert "reidentification_rate" not in own.values and np.isnan(own.hits()[0]).all()
+    assert "reidentification_rate" not in own.values and np.isnan(own.arm(HEADLINE).values).all()
     assert own.values["sar_type2"][0].mean() > 0.9
-    assert leak(alone, dict.fromkeys(("attack", "floor", "ceiling"), own))["value"] is None
+    assert alone.intervals.leak(dict.fromkeys(("attack", "floor", "ceiling"), own), HEADLINE)["value"] is None
     assert {row["match_rate"] for row in per_person(alone, own)} == {None}
     assert alone.missing is not None and "no independent recogniser judges" in alone.missing and judged.missing is None
     few = calibrate_scores(torch.eye(20), torch.arange(20), (1e-2, STRICT))

@@ -23,7 +23,7 @@ from latentprint.errors import UserError
 from latentprint.framer import Framer
 from latentprint.label import audit, warm
 from latentprint.label.classifiers import fit_classifier, load_classifier
-from latentprint.label.defend import SHARED, share_checkpoints
+from latentprint.label.compare import SHARED, share_checkpoints
 from latentprint.label.presets import PRESETS, LabelConfig
 from latentprint.label.views import random_views
 from latentprint.label.warm import WarmStart, warm_starts, warm_up

@@ -15,10 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latentprint.data.alignment import ALIGNED, FEWEST, alignment
+from latentprint.data.alignment import ALIGNED, FEWEST, alignment, flat_ones
 from latentprint.data.base import ImageSet
 from latentprint.data.cache import bytes_of
-from latentprint.data.flat import flat_ones
 from latentprint.data.splits import AuditData
 from latentprint.errors import UserError
 from latentprint.metrics.image import range_fault

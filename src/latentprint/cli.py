@@ -75,7 +75,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that wa
 HelpKeys = Annotated[bool, typer.Option("--help-keys", help="List every setting with its default, and exit.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as YAML, and exit.")]
 VictimFile = Annotated[Path | None, typer.Option("--victim", metavar="FILE", help=(
-    "A YAML file about your model: the settings below `victim.`, such as model, weights, classes, mean, std."))]
+    "A YAML file about your model: the settings below `victim.` (label), `recogniser.` (template) or `split.` "
+    "(feature), such as model, weights, mean, std."))]
 Check = Annotated[bool, typer.Option("--check", help=(
     "Look at data, victim and budget, say what is found, and exit; where recognisers frame faces, a picture of it goes "
     "to --out, by default runs/COMMAND-check."))]
@@ -84,6 +85,8 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directo
 
 #: Presets of every job, and further ones of some.
 PRESETS = "tiny for tests, small, full for GPUs"
+#: The group of settings about the model under audit, by channel.
+VICTIM = {"label": "victim", "template": "recogniser", "feature": "split"}
 OF_LABEL, OF_FEATURE = "scores for class probabilities alone, demo", "cifar10 for that data set"
 OF_TEMPLATE = "faces for photos of real people"
 
@@ -103,20 +106,21 @@ def _add_job(
     load: Callable[[], Job],
     finish: Callable[[Mapping[str, Any], Path], None],
     help: str,
-    checked: bool = False,
     presets: str = "",
+    victim: str = "",
 ) -> None:
-    """Register ``command`` with the options that all jobs share; with ``checked`` it takes two more.
+    """Register ``command`` with the options that all jobs share; audits have two more.
 
     Args:
         presets: what its ``--preset`` knows beside those that every command has, as help.
+        victim: of an audit, the group of settings about the model.
     """
     name = command.replace(" ", "-")
     preset_option = typer.Option("small", metavar="NAME", help=f"{PRESETS}{presets and f'; {presets}'}.")
 
     def run(
         config: Path | None, preset: str, sets: list[str] | None, out: Path | None, resume: bool, help_keys: bool,
-        dry_run: bool, victim: Path | None = None, check: bool = False,
+        dry_run: bool, model: Path | None = None, check: bool = False,
     ) -> None:  # fmt: skip
         from rich.console import Console
 
@@ -128,7 +132,7 @@ def _add_job(
             table = console.keys_table(describe(job.config))
             console.wide(table).print(table)
             return
-        given = [] if victim is None else [_victim_settings(victim)]
+        given = [] if model is None else [_victim_settings(victim, model)]
         settings = load_config(job.config, preset, config, sets or (), command, job.presets, given)
         if dry_run:
             typer.echo(to_yaml(settings), nl=False)
@@ -147,14 +151,14 @@ def _add_job(
 
     register = group.command(command.split()[-1], help=help,
                              epilog=f"`latentprint {command} --preset tiny --set seed=1 --out runs/first`")
-    if checked:
+    if victim:
         @register
         def checked_command(
             config: ConfigFile = None, preset: str = preset_option, sets: Sets = None, out: Out = None,
-            resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False, victim: VictimFile = None,
+            resume: Resume = False, help_keys: HelpKeys = False, dry_run: DryRun = False, model: VictimFile = None,
             check: Check = False,
         ) -> None:  # fmt: skip
-            run(config, preset, sets, out, resume, help_keys, dry_run, victim, check)
+            run(config, preset, sets, out, resume, help_keys, dry_run, model, check)
     else:
         @register
         def job_command(
@@ -164,64 +168,35 @@ def _add_job(
             run(config, preset, sets, out, resume, help_keys, dry_run)
 
 
-def _victim_settings(path: Path) -> Any:
+def _victim_settings(group: str, path: Path) -> Any:
     """What a YAML file says about a victim, a `Given`; relative paths in it start at its folder."""
     from latentprint.config import read_given
     from latentprint.models.paths import beside
 
-    given = read_given("victim", path, "model: my_model.py:build")
+    given = read_given(group, path, "model: my_model.py:build")
     settings, notes = beside(given.content, path.parent)
     for note in notes:
         typer.echo(f"{path}: {note}", err=True)
     return given._replace(content=settings)
 
 
-def _audit_label() -> Job:
-    from latentprint.label.audit import run_audit
-    from latentprint.label.presets import PRESETS, LabelConfig
-
-    return Job(LabelConfig, PRESETS, run_audit, _check_label)
-
-
-def _check_label(config: Any, out: Path) -> list[Row]:
-    from latentprint.label.check import check_audit
-
-    return check_audit(config, out)
+def _channel(name: str, run: str, presets: str) -> Job:
+    """A job of a channel, all of which have the same names for the same things."""
+    settings = importlib.import_module(f"latentprint.{name}.presets")
+    compare = importlib.import_module(f"latentprint.{name}.compare")
+    return Job(getattr(settings, f"{name.capitalize()}Config"), getattr(settings, presets), getattr(compare, run),
+               partial(_check, name))
 
 
-def _defend_label() -> Job:
-    from latentprint.label.defend import DEFEND_PRESETS, run_defend
-    from latentprint.label.presets import LabelConfig
+def _check(name: str, config: Any, out: Path) -> list[Row]:
+    if name == "label":
+        from latentprint.label.check import check_audit
 
-    return Job(LabelConfig, DEFEND_PRESETS, run_defend)
+        return check_audit(config, out)
+    from latentprint.auditing.run import check_steps
 
-
-def _audit_feature() -> Job:
-    from latentprint.feature.compare import run_compared
-    from latentprint.feature.presets import PRESETS, FeatureConfig
-
-    return Job(FeatureConfig, PRESETS, run_compared)
-
-
-def _defend_feature() -> Job:
-    from latentprint.feature.compare import run_defend
-    from latentprint.feature.presets import DEFEND_PRESETS, FeatureConfig
-
-    return Job(FeatureConfig, DEFEND_PRESETS, run_defend)
-
-
-def _audit_template() -> Job:
-    from latentprint.template.audit import run_audit
-    from latentprint.template.presets import PRESETS, TemplateConfig
-
-    return Job(TemplateConfig, PRESETS, run_audit)
-
-
-def _defend_template() -> Job:
-    from latentprint.template.compare import run_defend
-    from latentprint.template.presets import PRESETS, TemplateConfig
-
-    return Job(TemplateConfig, PRESETS, run_defend)
+    audit = importlib.import_module(f"latentprint.{name}.audit")
+    return check_steps(getattr(audit, f"{name.capitalize()}Audit"), config, out)
 
 
 def _pretrain(what: str) -> Job:
@@ -254,36 +229,29 @@ def _show_recorded(result: Mapping[str, Any], out: Path) -> None:
         typer.echo(f"run: {out}")
 
 
-_add_job(
-    audit, "audit label", _audit_label, _show_report,
-    "How much a classifier's outputs and gradients give away of the faces of its classes.", checked=True,
-    presets=OF_LABEL,
-)  # fmt: skip
-_add_job(
-    defend, "defend label", _defend_label, _show_report,
+def _add_channel(name: str, asked: str, defended: str, presets: str = "") -> None:
+    """Register ``audit`` and ``defend`` of a channel with their help."""
+    _add_job(audit, f"audit {name}", partial(_channel, name, "run_compared", "PRESETS"), _show_report, asked, presets,
+             VICTIM[name])
+    _add_job(defend, f"defend {name}", partial(_channel, name, "run_defend", "DEFEND_PRESETS"), _show_report, defended,
+             presets)
+
+
+_add_channel(
+    "label", "How much a classifier's outputs and gradients give away of the faces of its classes; with `variants`, of "
+    "several victims side by side.",
     "What a defence of a classifier costs in accuracy and saves in leak: `defence.kind` label-smoothing (the default, "
-    "negative), bido or dp-sgd.", presets=OF_LABEL,
-)  # fmt: skip
-_add_job(
-    audit, "audit template", _audit_template, _show_report,
-    "How much of a face comes back from the template that a recogniser stored of it: `attack.access` white-box, "
-    "transfer or scores, `protection` as templates are stored.", presets=OF_TEMPLATE,
-)  # fmt: skip
-_add_job(
-    defend, "defend template", _defend_template, _show_report,
+    "negative), bido or dp-sgd; `variants` compares several.", OF_LABEL)
+_add_channel(
+    "template", "How much of a face comes back from the template that a recogniser stored of it: `attack.access` "
+    "white-box, transfer or scores, `protection` as templates are stored.",
     "What protections of stored templates cost in recognition and save in leak: noise, quantise, partial, projection, "
-    "polyprotect, mlp-hash, each with the adversary who knows it.", presets=OF_TEMPLATE,
-)  # fmt: skip
-_add_job(
-    audit, "audit feature", _audit_feature, _show_report,
-    "How much of an image the features give away that a device sends to the cloud; with `variants`, of several "
-    "networks or cuts side by side.", presets=OF_FEATURE,
-)  # fmt: skip
-_add_job(
-    defend, "defend feature", _defend_feature, _show_report,
+    "polyprotect, mlp-hash, each with the adversary who knows it.", OF_TEMPLATE)
+_add_channel(
+    "feature", "How much of an image the features give away that a device sends to the cloud; with `variants`, of "
+    "several networks or cuts side by side.",
     "What defences of sent features cost in accuracy and save in leak: noise, dropout, top-k, nopeek, adversarial, "
-    "patrol, vib, cem; `variants` compares several.", presets=OF_FEATURE,
-)  # fmt: skip
+    "patrol, vib, cem; `variants` compares several.", OF_FEATURE)
 for what, purpose in {
     "codec": "The autoencoder between images and latents.",
     "recogniser": "A face-recognition network: the teacher, or with `--preset judge` the judge.",

@@ -55,20 +55,20 @@ class Given(NamedTuple):
 
 
 def read_given(key: str, file: Path, example: str) -> Given:
-    """The group of settings in a YAML file.
+    """The group of settings of a victim in a YAML file.
 
     Args:
-        key: of the group, and the option's name. example: a setting of it, for the message.
+        key: of the group. example: a setting of it, for the message.
 
     Raises:
         UserError: it cannot be read or holds no settings.
     """
     try:
-        content = _parse(file.read_text(encoding="utf-8"), f"--{key} {file}")
+        content = _parse(file.read_text(encoding="utf-8"), f"--victim {file}")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--{key} {file} cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"--victim {file} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"--{key} {file}: expected settings such as '{example}', got {shown(content)}")
+        raise UserError(f"--victim {file}: expected settings such as '{example}', got {shown(content)}")
     return Given(key, file, content)
 
 
@@ -98,7 +98,7 @@ def load_config(
     try:
         layers = [] if preset is None else [_preset_layer(cls, preset, presets)]
         layers += [] if file is None else [_file_layer(cls, file)]
-        layers += [Layer(f"--{name} {path}", _nest({name: content}, cls)) for name, path, content in given]
+        layers += [Layer(f"--victim {path}", _nest({name: content}, cls)) for name, path, content in given]
         layers += [_set_layers(cls, sets), *(Layer("keyword arguments", _nest(each, cls)) for each in overrides)]
         tree = reduce(_merge, (layer.tree for layer in layers), _default_tree(cls))
         return _validated(cls, tree, layers)

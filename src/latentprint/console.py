@@ -20,7 +20,7 @@ from latentprint.report.grades import INCONCLUSIVE, Headline
 from latentprint.report.impersonation import Impersonation
 from latentprint.report.names import ARMS, title
 from latentprint.report.tables import Table as Compared
-from latentprint.report.tables import defence_table, protections_table, variants_table
+from latentprint.report.tables import cases_table, defence_table
 from latentprint.report.values import flatten, mapping, scalar
 from latentprint.report.view import LEAK, recommendation
 
@@ -46,8 +46,9 @@ def summary(report: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 def comparisons(section: Mapping[str, Any]) -> Iterator[RenderableType]:
     """What a ``defend`` command, or ``variants``, compared, and which is recommended."""
-    for heading, found in (("Victims", variants_table(section)), ("Protections", protections_table(section)),
-                           ("Defence", defence_table(section))):
+    tables = {"Victims": cases_table(section, "variants"), "Protections": cases_table(section, "protections"),
+              "Defence": defence_table(section)}
+    for heading, found in tables.items():
         if found:
             yield _compared(heading, found)
     if said := recommendation(mapping(section.get("recommended"))):

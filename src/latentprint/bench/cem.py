@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentprint.bench.counting import bytes_of, count, peak_bytes
+from latentprint.bench.counting import bytes_of, count, peak_bytes, timed
 from latentprint.bench.published_cem import published_penalty, two_passes
-from latentprint.bench.timing import timed
 from latentprint.engine.device import Precision, autocast, lay_out, pick_device, resolve_precision
 from latentprint.feature.split import split
 from latentprint.models.split_networks import DEFAULT_CUT, vgg11

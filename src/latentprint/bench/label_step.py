@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentprint.bench.timing import timed
+from latentprint.bench.counting import timed
 from latentprint.data.procedural import make_people
 from latentprint.diffusion.loading import load_tools
 from latentprint.diffusion.lora import adapter_parameters

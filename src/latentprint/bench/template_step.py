@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentprint.bench.timing import timed
+from latentprint.bench.counting import timed
 from latentprint.data.procedural import make_people
 from latentprint.engine.device import autocast, lay_out, pick_device, resolve_precision
 from latentprint.engine.seeds import step_generator

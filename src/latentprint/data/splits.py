@@ -70,12 +70,11 @@ class AuditData:
         parts = (self.private_train, self.private_heldout, self.public, self.evaluation)
         return tuple(dict.fromkeys(note for part in parts if part is not None for note in part.notes))
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of the pictures of every part, for manifests."""
-        parts = {"public": self.public, "private_train": self.private_train, "private_heldout": self.private_heldout,
-                 "evaluation": self.evaluation}
-        return {name: hashlib.sha256(part.images.contiguous().numpy().data).hexdigest()
-                for name, part in parts.items() if part is not None}
+    @property
+    def parts(self) -> dict[str, ImageSet]:
+        """The sets by name, those that there are."""
+        parts = {"public": self.public, "private_train": self.private_train, "private_heldout": self.private_heldout}
+        return parts if self.evaluation is None else {**parts, "evaluation": self.evaluation}
 
     def validate(self) -> list[str]:
         """Look for photos that are in two parts.

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from latentprint.data.base import ImageSet, grouped
 from latentprint.diffusion.scene import Scene, Scenes
 from latentprint.diffusion.swap import Swapper
-from latentprint.metrics.verification import calibrate, enrol
 from latentprint.models.answers import embeddings
 from latentprint.models.attributes import agreement, in_batches, rounded
 from latentprint.models.recognisers import embed
 from latentprint.progress import tracked
+from latentprint.verification import calibrate, enrol
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 from latentprint.engine.device import chosen_device
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import derive, part_number, parts
-from latentprint.engine.trained import note_trained
 from latentprint.errors import RunFailed, UserError
 from latentprint.log import LOG
 from latentprint.progress import progress
@@ -290,3 +290,19 @@ def warm_cosine(steps: int, warmup: int = 0, floor: float = 0.02) -> Callable[[i
         return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, phase))) / 2
 
     return factor
+
+
+#: Networks trained in this process: what they answer is worth keeping nowhere but in their own run.
+_TRAINED: WeakSet[nn.Module] = WeakSet()
+
+
+def note_trained(things: Iterable[object]) -> None:
+    """Remember the networks among ``things``, with all their parts."""
+    for thing in things:
+        if isinstance(thing, nn.Module):
+            _TRAINED.update(thing.modules())
+
+
+def was_trained(network: nn.Module) -> bool:
+    """Whether a part of it was trained in this process."""
+    return any(part in _TRAINED for part in network.modules())

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from latentprint.data.pixels import as_bytes
 from latentprint.engine.seeds import generator
-from latentprint.feature.evaluate import Judged
-from latentprint.feature.scores import Best
+from latentprint.feature.evaluate import Best, Judged
 from latentprint.feature.victim import SplitVictim
 from latentprint.metrics.image import psnr
 from latentprint.report import figures

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from latentprint import checks
-from latentprint.config import config_hash
+from latentprint.auditing.channel import Audit
+from latentprint.auditing.run import run_steps
+from latentprint.data.base import ImageSet
 from latentprint.data.classes import numbered, order_of
 from latentprint.data.faceregion import with_holes
 from latentprint.data.groups import read_groups
@@ -23,10 +22,8 @@ from latentprint.data.people import load_people
 from latentprint.data.splits import AuditData
 from latentprint.diffusion.loading import load_tools
 from latentprint.diffusion.swap import Swapper
-from latentprint.engine.device import lay_out, peak_memory, pick_device
-from latentprint.engine.loop import is_main, say
-from latentprint.engine.run import RunDir, check_out, manifest, now
-from latentprint.engine.settings import settled
+from latentprint.engine.device import lay_out, pick_device
+from latentprint.engine.run import RunDir
 from latentprint.framer import Framer, sets_of
 from latentprint.label.adapt import adapt
 from latentprint.label.attack import ProgressiveAttack, check_attack, fixed, random_people, sample_seeds
@@ -34,16 +31,7 @@ from latentprint.label.baselines.arms import check_baselines, draw_baselines
 from latentprint.label.classifiers import Classifier, fit_classifier, is_trained_here, load_classifier
 from latentprint.label.defenses import defence_facts, defended
 from latentprint.label.embedding import spread_within
-from latentprint.label.evaluate import (
-    ArmScores,
-    Bench,
-    enrolled,
-    label_section,
-    protocol,
-    score,
-    score_swaps,
-    warnings_of,
-)
+from latentprint.label.evaluate import ArmScores, Bench, label_section, protocol, score, score_swaps
 from latentprint.label.geometry import geometry_section
 from latentprint.label.pictures import draw_figures
 from latentprint.label.preprocessings import COMPARED, best_other, preprocessing_flag
@@ -54,86 +42,148 @@ from latentprint.label.warm import WarmStart, warm_starts
 from latentprint.models.answers import embeddings
 from latentprint.models.assets import find_asset, load_recogniser_asset
 from latentprint.models.strangers import check_strangers
-from latentprint.probes import announce, spread
-from latentprint.report.build import concluded
+from latentprint.probes import spread
 from latentprint.types import Reconstruction
+from latentprint.verification import enrolled
 from latentprint.victim import Victim
 
 
-class Audited(NamedTuple):
-    """An audit before its verdict: what judged, the victim, every arm's scores and the section of report.json."""
+class LabelAudit(Audit[LabelConfig]):
+    """An audit of a classifier: the victim's classes are the private people.
 
+    Attributes:
+        data: who is public and private. models: all networks, loaded; those trained here are ready after `train`.
+        bench: all that judges. victim: with its accuracy. tools: the adversary's means.
+        arms: scores of every arm. drawn: what the attack made. attacked: the attack, trained.
+    """
+
+    name = "label"
     bench: Bench
     victim: Classifier
-    arms: Mapping[str, ArmScores]
-    section: dict[str, Any]
+    tools: Tools
+    arms: dict[str, ArmScores]
+    drawn: Reconstruction
+    attacked: ProgressiveAttack
+    queries: dict[str, dict[str, int]]
 
+    @classmethod
+    def settings(cls, config: LabelConfig) -> dict[str, Any]:
+        return {"attack": config.attack.resolved}
 
-def run_audit(config: LabelConfig, out: Path, resume: bool = False,
-              before_verdict: Callable[[Audited], None] | None = None) -> dict[str, Any]:
-    """Audit a classifier and write ``out``; returns what report.json holds.
+    def load(self) -> None:
+        self.data, self.warnings = audit_data(self.config)
+        self.models = load_models(self.config, self.data)
+        self.framer = self.models.framer
+        self.warnings += [f"{each.name}: {note}" for each in (self.models.victim, *self.models.evaluators)
+                          for note in each.notes]
 
-    Args:
-        before_verdict: sees the results, and may add to their section, before the verdict is written.
+    def sets(self) -> dict[str, ImageSet]:
+        return self.data.parts
 
-    Raises:
-        UserError: settings, files or data that cannot be used; nothing is half-written before the data are checked.
-        RunFailed: training broke down.
-    """
-    began = time.perf_counter()
-    config, device = settled(config, attack=config.attack.resolved)
-    if is_main():
-        check_out(out, resume)
-    data, warnings = audit_data(config)
-    models = load_models(config, data)
-    warnings += [f"{each.name}: {note}" for each in (models.victim, *models.evaluators) for note in each.notes]
-    for warning in warnings:
-        say(warning)
-    run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
-    run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
-                            command=["latentprint", *sys.argv[1:]], data=data.hashes()))
-    bench, victim, tools, found = prepare(config, data, models, run)
-    warnings += found
-    looked = look_at(config, victim, data)
-    arms, drawn, attack, queries = draw_arms(config, bench, victim, tools, run)
-    section = label_section(bench, arms)
-    section["probes"] = checks.probes(looked)
-    section["protocol"] = protocol(bench, config.attack.images, config.attack.selected, models.framer.facts())
-    section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
-                         "n_classes": victim.victim.n_classes, "n": victim.n, **victim.origin}
-    assert attack.progressive is not None
-    section["stages"] = [vars(result) for result in attack.progressive.results]
-    watch = attack.progressive.watch
-    section["frechet_bounds"] = {"real_vs_real": watch.real, "prior_vs_real": watch.base,
-                                 **({"real_vs_real_missing": watch.real_missing} if watch.real_missing else {})}
-    if facts := defence_facts(config, victim.victim):
-        section["defence"] = facts
-    section["diagnosis"] = [asdict(finding) for finding in attack.progressive.diagnosis()]
-    section["geometry"] = geometry_section(attack.progressive.labels, attack.tools, config.seed)
-    section["queries"] = {"forward": drawn.n_forward, "backward": drawn.n_backward}
-    section["baseline_queries"] = queries
-    framing, found = models.framer.reported(drawn.images, run.path if is_main() else None)
-    section |= framing
-    warnings += [*found, *later_flags(section, drawn)]
-    if is_main():
-        section["figures"] = draw_figures(run.path, bench, tools, arms, drawn, attack)
-        section["grid"] = "images/grid.png"
-    if before_verdict is not None:
-        before_verdict(Audited(bench, victim, arms, section))
-    section |= concluded(section)
-    section["seconds"] = time.perf_counter() - began
-    networks = {"victim": victim.victim, "teacher": tools.teacher, "judge": bench.judge.network,
+    @property
+    def comes_trained(self) -> bool:
+        return not is_trained_here(self.config.victim)
+
+    def train(self, run: RunDir) -> None:
+        """Train what is untrained, calibrate the judge, encode the public photos."""
+        config, data, models = self.config, self.data, self.models
+        train, heldout, swapper = data.private_train, data.private_heldout, models.swapper
+        self.victim = fit_classifier(config, config.victim, models.victim, train, heldout, run, models.starts)
+        evaluators = [fit_classifier(config, model, evaluator, train, heldout, run, models.starts)
+                      for model, evaluator in zip(config.evaluators, models.evaluators, strict=True)]
+        self.warnings += checks.enforce([
+            *(checks.evaluator_weak(e.name, e.accuracy) for e in evaluators),
+            *(checks.learned_from_optimised(e.name, e.warm, (config.teacher, *config.teachers)) for e in evaluators),
+            checks.victim_learned_from_judge(self.victim.warm, config.judge)])
+        public = with_holes(data.public)
+        adapt(config, swapper, models.teacher, public, run)
+        self.tools = encode(swapper, models.teacher, public, models.others, config.attack.gate)
+        judge, teacher = (
+            enrolled(network, data, name, find_asset(name, config.assets)[1].get("architecture", ""))
+            for network, name in ((models.judge, config.judge), (models.teacher, config.teacher)))
+        self.bench = Bench(data, evaluators, judge, teacher, self.tools.attributes, config.resamples, config.seed)
+        self.warnings += judge.warnings()
+
+    def probe(self) -> list[checks.Flag | None]:
+        victim, heldout = self.victim, self.data.private_heldout
+        flags = [*probe(victim.victim, spread(heldout, COMPARED)),
+                 chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)]
+        if not is_service(victim.victim) and not is_trained_here(self.config.victim) and victim.accuracy < 1:
+            flags.append(preprocessing_flag(best_other(victim.victim, self.data.private)))
+        return flags
+
+    def attack(self, run: RunDir) -> None:
+        """Sample and score every arm; all generated ones share classes, seeds and attribute images."""
+        config, bench, tools, victim = self.config, self.bench, self.tools, self.victim.victim
+        classes, seeds = sample_seeds(config.seed, victim.n_classes, config.attack.images)
+        own = tools.with_prior(copy.deepcopy(tools.swapper.prior))
+        self.attacked = attack = ProgressiveAttack(own, config.attack, run, config.seed, config.precision,
+                                                   config.save_every)
+        self.drawn = drawn = attack(victim, classes, seeds)
+        self.reconstructions = drawn.images
+        others = {
+            "pseudo_label": fixed(tools, config.attack, attack.pseudo),
+            **({"mapped": fixed(tools, config.attack, attack.public)} if config.attack.initial == "mapped" else {}),
+            "floor": random_people(tools, config.attack),
+            "prior_ceiling": fixed(tools, config.attack, bench.teacher.truth),
+        }
+        self.arms = arms = {"attack": score_swaps(bench, drawn, tools.public)}
+        arms["attack_selected"] = arms["attack"].take(drawn.selected.numpy())
+        for name, other in others.items():
+            arms[name] = score_swaps(bench, other(victim, classes, seeds), tools.public)
+        baselines = draw_baselines(config, victim, tools, classes, seeds, drawn.n_backward, run)
+        arms |= {name: score_swaps(bench, made, tools.public) for name, made in baselines.items()}
+        heldout = bench.data.private_heldout
+        arms["ceiling"] = score(bench, heldout.images, heldout.labels, embeddings)
+        self.queries = {name: {"forward": made.n_forward, "backward": made.n_backward}
+                        for name, made in baselines.items()}
+
+    def results(self) -> dict[str, Any]:
+        config, victim, progressive = self.config, self.victim, self.attacked.progressive
+        assert progressive is not None
+        section = label_section(self.bench, self.arms)
+        section["protocol"] = protocol(self.bench, config.attack.images, config.attack.selected, self.framer.facts())
+        section["victim"] = {"architecture": victim.architecture, "accuracy": victim.accuracy,
+                             "n_classes": victim.victim.n_classes, "n": victim.n, **victim.origin}
+        section["stages"] = [vars(result) for result in progressive.results]
+        watch = progressive.watch
+        section["frechet_bounds"] = {"real_vs_real": watch.real, "prior_vs_real": watch.base,
+                                     **({"real_vs_real_missing": watch.real_missing} if watch.real_missing else {})}
+        if facts := defence_facts(config, victim.victim):
+            section["defence"] = facts
+        section["diagnosis"] = [asdict(finding) for finding in progressive.diagnosis()]
+        section["geometry"] = geometry_section(progressive.labels, self.attacked.tools, config.seed)
+        section["queries"] = {"forward": self.drawn.n_forward, "backward": self.drawn.n_backward}
+        section["baseline_queries"] = self.queries
+        return section
+
+    def flags(self) -> list[str]:
+        ceiling = self.section["ceiling"]["value"]
+        warnings = checks.enforce([checks.constant_reconstructions(self.drawn.images),
+                                   None if ceiling is None else checks.ceiling_low(ceiling)])
+        if skipped := sum(stage["skipped"] for stage in self.section["stages"]):
+            warnings.append(f"{skipped} steps of the attack had a non-finite loss or exploding gradient: skipped")
+        reason = self.section["metrics"]["frechet"]["reason"]
+        return warnings + ([f"no Fréchet distance: {reason}"] if reason else [])
+
+    def figures(self, folder: Path) -> dict[str, Any]:
+        return {"figures": draw_figures(folder, self.bench, self.tools, self.arms, self.drawn, self.attacked),
+                "grid": "images/grid.png"}
+
+    def networks(self) -> dict[str, nn.Module]:
+        bench, tools, attack = self.bench, self.tools, self.attacked
+        assert attack.progressive is not None
+        return {"victim": self.victim.victim, "teacher": tools.teacher, "judge": bench.judge.network,
                 "prior": tools.swapper.prior, "codec": tools.swapper.codec, "attributes": tools.attributes,
                 "attack_prior": attack.tools.swapper.prior, "labels": attack.progressive.labels,
                 **{e.name: e.victim for e in bench.evaluators},
-                **dict(zip(config.teachers, tools.teachers.networks[1:], strict=True))}
-    run.describe(end=now(), peak_memory_gib=peak_memory(device),
-                 hashes={name: checks.weights_hash(network) for name, network in networks.items()})
-    report = {"schema": 1, "channels": {"label": section}, "manifest": run.facts,
-              "warnings": list(dict.fromkeys(warnings))}
-    run.write_json("report.json", report)
-    run.close()
-    return report
+                **dict(zip(self.config.teachers, tools.teachers.networks[1:], strict=True))}
+
+
+def run_audit(config: LabelConfig, out: Path, resume: bool = False,
+              before_verdict: Callable[[LabelAudit], None] | None = None) -> dict[str, Any]:
+    """Audit a classifier and write ``out``; see `run_steps`."""
+    return run_steps(LabelAudit, config, out, resume, before_verdict)
 
 
 def audit_data(config: LabelConfig) -> tuple[AuditData, list[str]]:
@@ -233,75 +283,3 @@ def learned_from(config: LabelConfig) -> list[str]:
     """Names of the recognisers from which networks that are trained here learn first."""
     return [model.warm for model in (config.victim, *config.evaluators)
             if model.warm is not None and model.warm_weights is None and is_trained_here(model)]
-
-
-def prepare(config: LabelConfig, data: AuditData, models: Models,
-            run: RunDir) -> tuple[Bench, Classifier, Tools, list[str]]:
-    """Train what is untrained, calibrate the judge, encode the public photos."""
-    train, heldout, swapper = data.private_train, data.private_heldout, models.swapper
-    victim = fit_classifier(config, config.victim, models.victim, train, heldout, run, models.starts)
-    evaluators = [fit_classifier(config, model, evaluator, train, heldout, run, models.starts)
-                  for model, evaluator in zip(config.evaluators, models.evaluators, strict=True)]
-    found = checks.enforce([*(checks.evaluator_weak(e.name, e.accuracy) for e in evaluators),
-                            *(checks.learned_from_optimised(e.name, e.warm, (config.teacher, *config.teachers))
-                              for e in evaluators),
-                            checks.victim_learned_from_judge(victim.warm, config.judge)])
-    public = with_holes(data.public)
-    adapt(config, swapper, models.teacher, public, run)
-    tools = encode(swapper, models.teacher, public, models.others, config.attack.gate)
-    judge, teacher = (
-        enrolled(network, data, name, find_asset(name, config.assets)[1].get("architecture", ""))
-        for network, name in ((models.judge, config.judge), (models.teacher, config.teacher)))
-    bench = Bench(data, evaluators, judge, teacher, tools.attributes, config.resamples, config.seed)
-    return bench, victim, tools, [*found, *warnings_of(bench.judge)]
-
-
-def look_at(config: LabelConfig, victim: Classifier, data: AuditData) -> list[checks.Flag]:
-    """What would hide a leak of this victim from the attack."""
-    flags = [*probe(victim.victim, spread(data.private_heldout, COMPARED)),
-             chance_flag(round(victim.accuracy * victim.n), victim.n, victim.victim.n_classes)]
-    if not is_service(victim.victim) and not is_trained_here(config.victim) and victim.accuracy < 1:
-        flags.append(preprocessing_flag(best_other(victim.victim, data.private)))
-    return announce(flags)
-
-
-def draw_arms(
-    config: LabelConfig, bench: Bench, victim: Classifier, tools: Tools, run: RunDir,
-) -> tuple[dict[str, ArmScores], Reconstruction, ProgressiveAttack, dict[str, dict[str, int]]]:
-    """Pictures and scores of every arm, and the queries of the baselines.
-
-    All generated arms share classes, seeds and attribute images.
-    """
-    classes, seeds = sample_seeds(config.seed, victim.victim.n_classes, config.attack.images)
-    own = tools.with_prior(copy.deepcopy(tools.swapper.prior))
-    attack = ProgressiveAttack(own, config.attack, run, config.seed, config.precision, config.save_every)
-    drawn = attack(victim.victim, classes, seeds)
-    others = {
-        "pseudo_label": fixed(tools, config.attack, attack.pseudo),
-        **({"mapped": fixed(tools, config.attack, attack.public)} if config.attack.initial == "mapped" else {}),
-        "floor": random_people(tools, config.attack),
-        "prior_ceiling": fixed(tools, config.attack, bench.teacher.truth),
-    }
-    arms = {"attack": score_swaps(bench, drawn, tools.public)}
-    arms["attack_selected"] = arms["attack"].take(drawn.selected.numpy())
-    for name, other in others.items():
-        arms[name] = score_swaps(bench, other(victim.victim, classes, seeds), tools.public)
-    baselines = draw_baselines(config, victim.victim, tools, classes, seeds, drawn.n_backward, run)
-    arms |= {name: score_swaps(bench, made, tools.public) for name, made in baselines.items()}
-    heldout = bench.data.private_heldout
-    arms["ceiling"] = score(bench, heldout.images, heldout.labels, embeddings)
-    queries = {name: {"forward": made.n_forward, "backward": made.n_backward} for name, made in baselines.items()}
-    return arms, drawn, attack, queries
-
-
-def later_flags(section: dict[str, Any], drawn: Reconstruction) -> list[str]:
-    """Warnings that only the results can raise."""
-    ceiling = section["ceiling"]["value"]
-    flags = [checks.constant_reconstructions(drawn.images),
-             checks.ceiling_low(ceiling) if ceiling is not None and np.isfinite(ceiling) else None]
-    warnings = checks.enforce(flags)
-    skipped = sum(stage["skipped"] for stage in section["stages"])
-    if skipped:
-        warnings.append(f"{skipped} steps of the attack had a non-finite loss or exploding gradient: skipped")
-    reason = section["metrics"]["frechet"]["reason"]
-    return warnings + ([f"no Fréchet distance: {reason}"] if reason else [])

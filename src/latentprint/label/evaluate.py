@@ -1,14 +1,12 @@
 """From pictures to numbers: every arm of an audit through the same evaluators and the same judge.
 
 Protocol. The judge enrols each private person by as many training photos as its thresholds were calibrated for (see
-``enrolment``); probes are an arm's pictures. Real held-out photos are the ceiling. Intervals are over
+`latentprint.verification`); probes are an arm's pictures. Real held-out photos are the ceiling. Intervals are over
 identities.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,25 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from latentprint import checks
+from latentprint.auditing.scores import UNKNOWN, Intervals, Values, per_unit
+from latentprint.auditing.scores import protocol as stamped
 from latentprint.data import room
 from latentprint.data.base import ImageSet
 from latentprint.data.splits import AuditData
 from latentprint.label.baselines.settings import ARM_KEYS
 from latentprint.label.classifiers import Classifier, penultimate, scores
-from latentprint.label.enrolment import LOOSE, STRICT, Recogniser, enrolled, warnings_of
-from latentprint.metrics.classification import confidence, topk_hits
 from latentprint.metrics.distribution import Frechet, frechet_distance
-from latentprint.metrics.features import diversity, nearest_distance
+from latentprint.metrics.features import confidence, diversity, nearest_distance, topk_hits
 from latentprint.metrics.perceptual import EmbeddedDistance
 from latentprint.models.answers import readings
 from latentprint.models.attributes import AttributeReader, in_batches
 from latentprint.models.recognisers import embed
 from latentprint.registry import PREFIX
-from latentprint.stats import Arm, bootstrap_by_identity, difference_interval, rate_interval, rate_leak_interval
 from latentprint.types import Reconstruction
-
-__all__ = ["HEADLINE", "LOOSE", "STRICT", "ArmScores", "Bench", "Recogniser", "arm_section", "enrolled",
-           "label_section", "protocol", "score", "score_swaps", "warnings_of"]
+from latentprint.verification import LOOSE, STRICT, Recogniser
 
 HEADLINE = "identity_match_rate"
 #: Recogniser and images ``(N, 3, H, W)`` to embeddings ``(N, D)``.
@@ -59,6 +54,10 @@ class Bench:
     features: AttributeReader
     resamples: int
     seed: int
+
+    @property
+    def intervals(self) -> Intervals:
+        return Intervals(self.resamples, self.seed, RATES)
 
     @property
     def extractor(self) -> str:
@@ -89,6 +88,10 @@ class ArmScores:
     classes: np.ndarray
     images: Tensor
 
+    def arm(self, metric: str) -> Values:
+        """Values and people of a metric."""
+        return Values(self.values[metric], self.classes)
+
     def take(self, keep: np.ndarray) -> ArmScores:
         """Some of the pictures, e.g. those selected by the victim's confidence."""
         return ArmScores({key: value[keep] for key, value in self.values.items()}, self.classes[keep],
@@ -111,9 +114,8 @@ def score(bench: Bench, images: Tensor, classes: Tensor, seen: Embeddings = embe
         similarity = (seen(recogniser.network, images) * recogniser.templates[classes]).sum(1)
         values[f"similarity_{key}"] = similarity
         if key == "judge":
-            thresholds = recogniser.calibration.thresholds
-            values[HEADLINE] = _above(similarity, thresholds[STRICT])
-            values[f"{HEADLINE}_fmr_0.01"] = _above(similarity, thresholds[LOOSE])
+            values[HEADLINE] = recogniser.accepts(similarity)
+            values[f"{HEADLINE}_fmr_0.01"] = recogniser.accepts(similarity, LOOSE)
     people = bench.data.private_train.labels
     for evaluator, gallery in zip(bench.evaluators, bench.galleries, strict=True):
         logits = scores(evaluator.victim, images)
@@ -150,15 +152,14 @@ def score_swaps(bench: Bench, made: Reconstruction, public: ImageSet) -> ArmScor
 def arm_section(bench: Bench, arm: ArmScores) -> dict[str, Any]:
     """Metrics of an arm with intervals, for report.json."""
     section: dict[str, Any] = {
-        key: _interval(bench, key, value, arm.classes)
+        key: bench.intervals.metric(key, arm.arm(key))
         for key, value in arm.values.items() if np.isfinite(value).all()
     }
     classes, n = torch.from_numpy(arm.classes), bench.data.private_train.n_classes
     spread = diversity(embed(bench.judge.network, arm.images), classes, n)
     known = spread[~spread.isnan()]
     if len(known):
-        section["diversity"] = bootstrap_by_identity(known.numpy(), np.arange(len(known)),
-                                                     n_resamples=bench.resamples, seed=bench.seed).to_json()
+        section["diversity"] = bench.intervals.mean(Values(known.numpy(), np.arange(len(known))))
     section["frechet"] = _frechet(bench, arm.images)
     section["n_images"] = len(arm.classes)
     return section
@@ -166,23 +167,23 @@ def arm_section(bench: Bench, arm: ArmScores) -> dict[str, Any]:
 
 def label_section(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
     """The channel's section of report.json from the arms ``attack, floor, ceiling, ...``."""
-    sections = {name: arm_section(bench, arm) for name, arm in arms.items()}
+    sections, intervals = {name: arm_section(bench, arm) for name, arm in arms.items()}, bench.intervals
     section: dict[str, Any] = {"headline": HEADLINE, "arms": sections, "metrics": sections["attack"]}
     for name in ("attack", "floor", "ceiling", "prior_ceiling"):
-        section[name] = sections[name].get(HEADLINE, {"value": None, "low": None, "high": None, "n": 0})
-    section["leak"] = _leak(bench, arms)
+        section[name] = sections[name].get(HEADLINE, dict(UNKNOWN))
+    section["leak"] = intervals.leak(arms, HEADLINE)
     if "pseudo_label" in arms:
-        section["gain_over_pseudo_label"] = _gain(bench, arms["attack"], arms["pseudo_label"])
-    section["gain_over"] = {key: _gain(bench, arms["attack"], arms[key]) for key in arms
-                             if key in ARM_KEYS.values() or key.startswith(PREFIX)}
+        section["gain_over_pseudo_label"] = intervals.gain(arms["attack"], arms["pseudo_label"], HEADLINE)
+    section["gain_over"] = {key: intervals.gain(arms["attack"], arms[key], HEADLINE) for key in arms
+                            if key in ARM_KEYS.values() or key.startswith(PREFIX)}
     section["grid_caption"] = grid_caption(int(np.bincount(arms["attack"].classes).max()))
     section["per_identity"] = _per_identity(bench, arms)
     if groups := _per_group(bench, arms):
         section["per_group"] = groups
     section["evaluators"] = [{"name": e.name, "architecture": e.architecture, "accuracy": e.accuracy, "n": e.n,
                               **e.origin} for e in bench.evaluators]
-    section["judge"] = _recogniser_section(bench.judge)
-    section["teacher"] = _recogniser_section(bench.teacher)
+    section["judge"] = bench.judge.section()
+    section["teacher"] = bench.teacher.section()
     return section
 
 
@@ -208,8 +209,7 @@ def protocol(bench: Bench, images: int, selected: float, more: Mapping[str, Any]
         "public": bench.data.public.source,
         "private": bench.data.private_train.source, **(more or {}),
     }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    return {"name": "label/v1", "hash": digest, **facts}
+    return stamped("label/v1", facts)
 
 
 def grid_caption(images: int) -> str:
@@ -220,75 +220,30 @@ def grid_caption(images: int) -> str:
             f"The headline uses all {images}.")
 
 
-def _gain(bench: Bench, attack: ArmScores, baseline: ArmScores) -> dict[str, Any]:
-    """Headline of the attack minus that of a baseline drawn with the same classes and seeds: picture by picture."""
-    gain = attack.values[HEADLINE] - baseline.values[HEADLINE]
-    if not np.isfinite(gain).all():
-        return {"value": None, "low": None, "high": None, "n": 0}
-    return difference_interval(gain, attack.classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
-
-
-def _leak(bench: Bench, arms: Mapping[str, ArmScores]) -> dict[str, Any]:
-    if not all(np.isfinite(arms[name].values[HEADLINE]).all() for name in ("attack", "floor", "ceiling")):
-        return {"value": None, "low": None, "high": None, "n": 0}
-    attack, floor, ceiling = (Arm(arms[name].values[HEADLINE], arms[name].classes)
-                              for name in ("attack", "floor", "ceiling"))
-    return rate_leak_interval(attack, floor, ceiling, n_resamples=bench.resamples, seed=bench.seed).to_json()
-
-
 def _per_group(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str, Any]]:
     """Leak, headline by arm and Top-1 of each group of people; nothing to say of fewer than two groups."""
     groups = bench.data.private_train.groups or ()
     if len(set(groups)) < 2:
         return []
-    rows = []
+    rows, intervals = [], bench.intervals
     for group in dict.fromkeys(groups):
         member = np.array([each == group for each in groups])
         own = {name: arm.take(member[arm.classes]) for name, arm in arms.items()}
-        row: dict[str, Any] = {"group": group, "n": int(member.sum()), "leak": _leak(bench, own)}
-        row |= {name: _mean(bench, own[name], HEADLINE) for name in ("attack", "floor", "prior_ceiling", "ceiling")
-                if name in own}
-        rows.append(row | {"top1": _mean(bench, own["attack"], "top1")})
+        row: dict[str, Any] = {"group": group, "n": int(member.sum()), "leak": intervals.leak(own, HEADLINE)}
+        row |= {name: intervals.rate(own[name].arm(HEADLINE))
+                for name in ("attack", "floor", "prior_ceiling", "ceiling") if name in own}
+        rows.append(row | {"top1": intervals.rate(own["attack"].arm("top1"))})
     return rows
 
 
-def _mean(bench: Bench, arm: ArmScores, metric: str) -> dict[str, Any]:
-    values = arm.values[metric]
-    if not np.isfinite(values).all():
-        return {"value": None, "low": None, "high": None, "n": 0}
-    return _interval(bench, metric, values, arm.classes)
-
-
-def _interval(bench: Bench, metric: str, values: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """Of the mean over people, for report.json; that of a rate stays within [0, 1] and has a width at its ends."""
-    method = rate_interval if metric.startswith(RATES) else bootstrap_by_identity
-    return method(values, classes, n_resamples=bench.resamples, seed=bench.seed).to_json()
-
-
 def _per_identity(bench: Bench, arms: Mapping[str, ArmScores]) -> list[dict[str, Any]]:
-    def mean(arm: str, metric: str) -> np.ndarray:
-        scores = arms[arm]
-        n = bench.data.private_train.n_classes
-        sums = np.bincount(scores.classes, scores.values[metric], minlength=n)
-        return sums / np.maximum(1, np.bincount(scores.classes, minlength=n))
-
-    columns = {
-        "match_rate": mean("attack", HEADLINE), "similarity": mean("attack", "similarity_judge"),
-        "top1": mean("attack", "top1"), "floor_match_rate": mean("floor", HEADLINE),
-        "ceiling_match_rate": mean("ceiling", HEADLINE), "n": np.bincount(arms["attack"].classes),
-    }  # fmt: skip
-    return [{"identity": name, **{key: float(column[i]) if np.isfinite(column[i]) else None
-                                  for key, column in columns.items()}}
+    n = bench.data.private_train.n_classes
+    columns = {key: per_unit(arms[arm].arm(metric), n) for key, arm, metric in (
+        ("match_rate", "attack", HEADLINE), ("similarity", "attack", "similarity_judge"), ("top1", "attack", "top1"),
+        ("floor_match_rate", "floor", HEADLINE), ("ceiling_match_rate", "ceiling", HEADLINE))}
+    counts = np.bincount(arms["attack"].classes, minlength=n)
+    return [{"identity": name, **{key: column[i] for key, column in columns.items()}, "n": float(counts[i])}
             for i, name in enumerate(bench.data.private_train.names)]
-
-
-def _recogniser_section(recogniser: Recogniser) -> dict[str, Any]:
-    c = recogniser.calibration
-    return {"name": recogniser.name, "architecture": recogniser.architecture,
-            "thresholds": {f"{fmr:g}": value for fmr, value in c.thresholds.items()},
-            "tar": {f"{fmr:g}": value for fmr, value in c.tar.items()},
-            "n_impostor": c.n_impostor, "n_genuine": c.n_genuine, "photos": recogniser.photos,
-            "realised_fmr": {"value": recogniser.realised_fmr, "n": len(recogniser.strangers)}}
 
 
 def _frechet(bench: Bench, images: Tensor) -> dict[str, Any]:
@@ -315,10 +270,3 @@ def _bytes(images: Tensor) -> Tensor:
 
 def _sample(rows: Tensor, n: int, seed: int) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:n]]
-
-
-def _above(similarity: Tensor, threshold: float) -> Tensor:
-    """1 where the threshold is passed; NaN throughout when there is no threshold."""
-    if threshold != threshold:
-        return torch.full_like(similarity, torch.nan)
-    return (similarity > threshold).float()

@@ -19,7 +19,6 @@ from latentprint.label.presets import AttackConfig
 from latentprint.label.stages import Answer, Denoising, LossName, Stage
 from latentprint.label.tools import Tools
 from latentprint.label.views import clipped, random_views
-from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.classification import (
     Bounded,
     centre_distance,
@@ -29,9 +28,8 @@ from latentprint.losses.classification import (
     top_k_margin,
 )
 from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
-from latentprint.losses.diversity import diversity_hinge
-from latentprint.losses.identity import contrastive_identity, identity_cosine
-from latentprint.losses.perceptual import feature_distance
+from latentprint.losses.identity import contrastive_identity, diversity_hinge, identity_cosine
+from latentprint.losses.perceptual import attribute_mse, feature_distance
 from latentprint.models.attributes import GROUP_COLUMNS
 from latentprint.victim import Victim
 

@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from latentprint.label.attack import ProgressiveAttack
-from latentprint.label.evaluate import HEADLINE, STRICT, ArmScores, Bench
+from latentprint.label.evaluate import HEADLINE, ArmScores, Bench
 from latentprint.label.geometry import one_a_person
 from latentprint.label.samples import read_samples
 from latentprint.label.tools import Tools
@@ -21,6 +21,7 @@ from latentprint.models.recognisers import EmbeddingNetwork
 from latentprint.report import figures, plots
 from latentprint.report.embeddings import angle_heatmaps, norm_histogram
 from latentprint.types import Reconstruction
+from latentprint.verification import STRICT
 
 #: People on the grid at most; the table has them all.
 GRID_PEOPLE = 30

@@ -218,6 +218,11 @@ class LabelConfig(RunConfig):
         "other attacks that are given as many of the victim's gradients: mi-face, art-mi-face (extra 'art'), "
         "embedding-search, ppa, direct, guidance, or plugin:NAME of an Attack"))
     baseline_settings: BaselineSettings = Field(BaselineSettings(), description="settings of the baselines")
+    variants: dict[str, dict[str, Any]] = Field({}, description=(
+        "further victims to compare with, by name: settings of each in place of those here, as in {smoothed: {defence: "
+        "{kind: label-smoothing}}, mixer: {victim.model: builtin:mixer}}"))
+    accuracy_cost: float = Field(0.01, ge=0, le=1, description="share of accuracy, against the first victim, that a "
+                                                               "recommended one may cost")
     resamples: int = Field(2000, ge=1000, description="bootstrap resamples over identities")
     accumulate: Accumulate = 1
     save_every: int = Field(50, ge=1, description="steps between checkpoints")
@@ -269,3 +274,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         "save_every": 200,
     },
 }  # fmt: skip
+DEFEND_PRESETS: dict[str, dict[str, Any]] = {
+    name: {**preset, "defence": {"kind": "label-smoothing"}} for name, preset in PRESETS.items()}

@@ -19,12 +19,12 @@ from latentprint.diffusion.evaluate import generate
 from latentprint.engine.seeds import generator
 from latentprint.findings import Row
 from latentprint.label.audit import Models
-from latentprint.label.enrolment import STRICT, Recogniser, enrolled, warnings_of
 from latentprint.label.presets import LabelConfig
 from latentprint.label.tools import encode
 from latentprint.models.recognisers import embed
 from latentprint.report.conclusive import LEAST_CEILING, LEAST_PRIOR, MOST_CONFUSED
 from latentprint.stats import success_rate
+from latentprint.verification import STRICT, Recogniser, enrolled
 
 #: People whose real photo and picture are judged, and public photos that lend their surroundings.
 PEOPLE, SCENES = 40, 64
@@ -44,7 +44,7 @@ def sight(config: LabelConfig, data: AuditData, models: Models, sheet: Path | No
     if threshold == threshold or models.framer.looked:
         pictures = best_pictures(config, data, models, people)
     yield from models.framer.check(pictures, sheet)
-    for warning in warnings_of(judge):
+    for warning in judge.warnings():
         yield Row("judges", "threshold", warning, None)
     if (confused := judge.realised_fmr) is not None and confused > MOST_CONFUSED:
         yield Row("judges", "confusion", f"the judge takes these people for one another in {confused:.0%} of "
@@ -65,9 +65,9 @@ def sight(config: LabelConfig, data: AuditData, models: Models, sheet: Path | No
 
 
 def matches(judge: Recogniser, images: Tensor, people: Tensor) -> Tensor:
-    """1 where the judge accepts the image of each of ``people`` at the strict threshold, else 0: ``(P,)`` float32."""
+    """1 where the judge accepts the image of each of ``people`` at the strict threshold, else 0: ``(P,)``."""
     similarity = (embed(judge.network, images) * judge.templates[people]).sum(1)
-    return (similarity > judge.calibration.thresholds[STRICT]).float()
+    return judge.accepts(similarity)
 
 
 def first_photos(photos: ImageSet, people: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Pure loss functions, one value per sample where the loss is per sample, and the ways to add them up."""
 
-from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.classification import (
     Bounded,
     adaptive_k,
@@ -13,9 +12,15 @@ from latentprint.losses.classification import (
 )
 from latentprint.losses.denoising import prior_cosine, prior_mse, progress_weight
 from latentprint.losses.dependence import distance_correlation, hsic, normalised_hsic
-from latentprint.losses.diversity import diversity_hinge
-from latentprint.losses.identity import align, contrastive_identity, embedding_norm, identity_cosine, info_nce
-from latentprint.losses.perceptual import feature_distance
+from latentprint.losses.identity import (
+    align,
+    contrastive_identity,
+    diversity_hinge,
+    embedding_norm,
+    identity_cosine,
+    info_nce,
+)
+from latentprint.losses.perceptual import attribute_mse, feature_distance
 from latentprint.losses.weighting import FixedWeighting, UncertaintyWeighting
 
 __all__ = [

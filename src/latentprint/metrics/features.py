@@ -1,4 +1,6 @@
-"""Distances and spreads in the feature space of an evaluator or a recogniser.
+"""What an evaluator says of each image, and distances and spreads in its feature space or in a recogniser's.
+
+All generated images count, recognised or not.
 
 Two spreads that are easily mixed up have two names here: *diversity* is within a class (do the images of one
 person differ?), *between-class variance* is across classes (do different people look different?). When the
@@ -10,6 +12,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+
+def topk_hits(logits: Tensor, classes: Tensor, k: int) -> Tensor:
+    """``(B,)`` bool: is the true class among the k highest logits?
+
+    Args:
+        logits: ``(B, C)``.
+        classes: ``(B,)`` int64 in 0..C-1.
+
+    Ties and NaN count against the hit: an evaluator that answers the same for every class recognises nobody.
+    """
+    own = logits.gather(1, classes[:, None])
+    not_beaten = (~(logits < own)).sum(1) - 1  # the class itself is never below itself
+    return not_beaten < k
+
+
+def confidence(logits: Tensor, classes: Tensor) -> Tensor:
+    """``(B,)`` in [0, 1]: probability of the true class, from logits ``(B, C)`` and int64 ``(B,)``."""
+    return logits.softmax(1).gather(1, classes[:, None]).squeeze(1)
 
 
 def nearest_distance(

@@ -5,7 +5,7 @@ question. Large sets are kept piece by piece, so that a run that was stopped goe
 found are those that the network would give, bit for bit.
 
 Two kinds of networks are never kept: one that is still in training is refused, and one that was trained in this
-process (`latentprint.engine.trained`) is asked afresh every time, for no other run would find its answers.
+process (`latentprint.engine.loop`) is asked afresh every time, for no other run would find its answers.
 `latentprint.models.recognisers.embed` always asks: it is for generated pictures, and for networks in training.
 """
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from latentprint.data.cache import bytes_of, default_cache_dir, kept, read_tensors, write_tensors
-from latentprint.engine.trained import was_trained
+from latentprint.engine.loop import was_trained
 from latentprint.models.content import content
 from latentprint.progress import tracked
 

@@ -17,12 +17,12 @@ from latentprint.engine.device import lay_out, pick_device
 from latentprint.errors import UserError
 from latentprint.framer import Framer
 from latentprint.imitation import train_imitation
-from latentprint.metrics.verification import calibrate_pairs
 from latentprint.models.answers import embeddings
 from latentprint.models.assets import load_recogniser_asset
 from latentprint.models.attributes import rounded
 from latentprint.models.recognisers import RECOGNISERS, embed
 from latentprint.pretrain.common import PretrainConfig, finish, open_run, people_of, unseen_people
+from latentprint.verification import calibrate_pairs
 
 
 class GuideConfig(PretrainConfig):

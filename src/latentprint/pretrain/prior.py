@@ -32,8 +32,8 @@ from latentprint.engine.loop import Loop, is_main, warm_cosine
 from latentprint.engine.seeds import step_generator
 from latentprint.errors import UserError
 from latentprint.framer import Framer
-from latentprint.losses.attribute import attribute_mse
 from latentprint.losses.identity import identity_cosine
+from latentprint.losses.perceptual import attribute_mse
 from latentprint.models.answers import embeddings
 from latentprint.models.assets import PACKAGED, copy_asset, find_asset, load_asset, load_recogniser_asset, read_index
 from latentprint.models.attributes import GROUP_COLUMNS

@@ -19,10 +19,10 @@ from latentprint.data.procedural import IDENTITY_NAMES, identity_parameters
 from latentprint.engine.device import autocast, lay_out, pick_device
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.losses.margin import AdaFaceLoss
-from latentprint.metrics.verification import calibrate_pairs
 from latentprint.models.attributes import rounded
 from latentprint.models.recognisers import EMBEDDING_DIM, Recogniser, build_recogniser, embed
 from latentprint.pretrain.common import PretrainConfig, draw, finish, open_run, people_of, unseen_people
+from latentprint.verification import calibrate_pairs
 
 
 class RecogniserConfig(PretrainConfig):

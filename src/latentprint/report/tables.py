@@ -250,53 +250,52 @@ def _person_cell(key: str, entry: Mapping[str, Any]) -> Cell:
     return Cell(plain(value), sort=value)
 
 
-def variants_table(section: Mapping[str, Any]) -> Table:
-    """The victims of a comparison: accuracy, what is sent, what the best attack recovers, and paired differences."""
-    rows = [mapping(entry) for entry in sequence(section.get("variants"))]
-    share = names.Metric("", is_share=True)
-    best = mapping(section.get("recommended")).get("name")
-    paired = "against the first, image by image"
-    columns = (Column("Defences", is_text=True), Column("Accuracy"), Column("Accuracy cost (pp)", paired),
-               Column("Bytes sent"), Column("Leak", "", "less"), Column("Leak reduction (pp)", paired),
-               Column("MSE"), Column("SSIM"), Column("Best attack", is_text=True))
-    return Table(columns, tuple(
-        Row(text(row.get("name"), "(unnamed)"),
-            (Cell(text(row.get("defences"), "none")), measured_cell(share, Measured.of(row.get("accuracy"))),
-             points_cell(Measured.of(row.get("accuracy_cost"))) if "accuracy_cost" in row else Cell("–"),
-             _count_cell(row.get("bytes")), measured_cell(share, Measured.of(row.get("leak"))),
-             points_cell(Measured.of(row.get("leak_reduction"))) if "leak_reduction" in row else Cell("–"),
-             *(measured_cell(names.metric(key), Measured.of(row.get(key))) for key in ("mse", "ssim")),
-             Cell(text(row.get("best_attack"), NOT_MEASURED))),
-            "recommended" if row.get("name") == best else "") for row in rows if row))
+def _fraction(raw: object) -> Cell:
+    return measured_cell(SHARE, Measured.of(raw))
 
 
-#: Columns of ways to store a template, by the row's key, and how each is shown; those that no row has are left out.
-PROTECTED: Mapping[str, tuple[Column, Callable[[object], Cell]]] = {
+def _difference(raw: object) -> Cell:
+    return points_cell(Measured.of(raw))
+
+
+def _by_name(key: str) -> Callable[[object], Cell]:
+    return lambda raw: measured_cell(names.metric(key), Measured.of(raw))
+
+
+PAIRED = "against the first, image by image"
+#: Columns of cases side by side, by the row's key, and how each is shown; those that no row has are left out.
+CASES: Mapping[str, tuple[Column, Callable[[object], Cell]]] = {
+    "defences": (Column("Defences", is_text=True), lambda raw: Cell(text(raw, "none"))),
+    "accuracy": (Column("Accuracy"), _fraction),
+    "accuracy_cost": (Column("Accuracy cost (pp)", PAIRED), _difference),
+    "bytes": (Column("Bytes sent"), lambda raw: _count_cell(raw)),
     "stored_bits": (Column("Bits stored", "of one template"), lambda raw: _count_cell(raw)),
-    "tar": (Column("True accepts", "of real photos at FMR 1e-3"), lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "tar_cost": (Column("Accuracy cost (pp)", "of true accepts, paired"), lambda raw: points_cell(Measured.of(raw))),
+    "tar": (Column("True accepts", "of real photos at FMR 1e-3"), _fraction),
+    "tar_cost": (Column("Accuracy cost (pp)", "of true accepts, paired"), _difference),
     "recovered_similarity": (Column("Template recovered", "cosine of the most likely template", "more"),
                              lambda raw: measured_cell(names.Metric(""), Measured.of(raw))),
-    "leak": (Column("Leak", "", "more"), lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "recovery": (Column("Recovery", names.METRICS["sar_type2_judge"].help, "more"),
-                 lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "recovery_reduction": (Column("Recovery reduction (pp)", "paired"), lambda raw: points_cell(Measured.of(raw))),
-    "sar_type1": (Column("SAR type I", names.METRICS["sar_type1"].help, "more"),
-                  lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "sar_type2": (Column("SAR type II", names.METRICS["sar_type2"].help, "more"),
-                  lambda raw: measured_cell(SHARE, Measured.of(raw))),
-    "sar_reduction": (Column("SAR II reduction (pp)", "paired"), lambda raw: points_cell(Measured.of(raw))),
+    "leak": (Column("Leak", "", "more"), _fraction),
+    "leak_reduction": (Column("Leak reduction (pp)", PAIRED), _difference),
+    "recovery": (Column("Recovery", names.METRICS["sar_type2_judge"].help, "more"), _fraction),
+    "recovery_reduction": (Column("Recovery reduction (pp)", "paired"), _difference),
+    "sar_type1": (Column("SAR type I", names.METRICS["sar_type1"].help, "more"), _fraction),
+    "sar_type2": (Column("SAR type II", names.METRICS["sar_type2"].help, "more"), _fraction),
+    "sar_reduction": (Column("SAR II reduction (pp)", "paired"), _difference),
+    "mse": (Column("MSE"), _by_name("mse")),
+    "ssim": (Column("SSIM"), _by_name("ssim")),
+    "best_attack": (Column("Best attack", is_text=True), lambda raw: Cell(text(raw, NOT_MEASURED))),
 }
 
 
-def protections_table(section: Mapping[str, Any]) -> Table:
-    """How templates were stored: bits, recognition, what the adversary made of it, and differences from the first."""
-    rows = [row for row in map(mapping, sequence(section.get("protections"))) if row]
+def cases_table(section: Mapping[str, Any], key: str) -> Table:
+    """Cases side by side, the ``variants`` or ``protections`` of a section: utility, leak, differences from the first.
+    """
+    rows = [row for row in map(mapping, sequence(section.get(key))) if row]
     best = mapping(section.get("recommended")).get("name")
-    shown = {key: how for key, how in PROTECTED.items() if any(key in row for row in rows)}
+    shown = {name: how for name, how in CASES.items() if any(name in row for row in rows)}
     return Table(tuple(column for column, _ in shown.values()), tuple(
         Row(text(row.get("name"), "(unnamed)"),
-            tuple(cell(row[key]) if key in row else Cell("–") for key, (_, cell) in shown.items()),
+            tuple(cell(row[name]) if name in row else Cell("–") for name, (_, cell) in shown.items()),
             "recommended" if row.get("name") == best else "") for row in rows))
 
 

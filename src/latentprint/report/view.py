@@ -18,6 +18,7 @@ from latentprint.report.pictures import Picture
 from latentprint.report.tables import (
     Table,
     arms_table,
+    cases_table,
     cost_rows,
     defence_table,
     findings_table,
@@ -25,10 +26,8 @@ from latentprint.report.tables import (
     groups_table,
     models_table,
     people_table,
-    protections_table,
     recognisers_table,
     stages_table,
-    variants_table,
 )
 from latentprint.report.values import duration, flatten, mapping, number, percent, sequence, text
 
@@ -191,8 +190,8 @@ def channel(name: str, section: Mapping[str, Any], pictures: Mapping[str, Pictur
         figures=tuple(figure for figure in figures if figure.file),
         defence=defence_table(section),
         defence_settings=defence_settings(mapping(section.get("defence"))),
-        variants=variants_table(section),
-        protections=protections_table(section),
+        variants=cases_table(section, "variants"),
+        protections=cases_table(section, "protections"),
         variant_figures=tuple(figure for entry in sequence(section.get("variant_figures"))
                               if (figure := _figure(mapping(entry), pictures)).file),
         recommended=recommendation(mapping(section.get("recommended"))),

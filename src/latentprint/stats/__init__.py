@@ -1,8 +1,7 @@
 """All statistics of this project: intervals over people, of rates (`rates`) and of other values (`identities`), and
 comparisons over seeds (`seeds`)."""
 
-from latentprint.stats.identities import Arm, bootstrap_by_identity, leak_interval, resampled_counts
-from latentprint.stats.interval import Interval
+from latentprint.stats.identities import Arm, Interval, bootstrap_by_identity, leak_interval, resampled_counts
 from latentprint.stats.rates import (
     difference_interval,
     leak_reduction_interval,

@@ -14,13 +14,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t
 
-from latentprint.stats.interval import Interval
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its confidence interval.
+
+    Attributes:
+        value: the statistic on the data as they are; NaN when it is undefined.
+        low, high: its ends; NaN when they cannot be known, infinite when the data do not bound them.
+        n: how many identities (independent units) stand behind it.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """A JSON object; what is NaN or infinite becomes null, for JSON has neither."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {**{key: x if math.isfinite(x) else None for key, x in ends.items()}, "n": self.n}
+
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
-from latentprint.stats.identities import Arm, checked, per_identity
-from latentprint.stats.interval import Interval
+from latentprint.stats.identities import Arm, Interval, checked, per_identity
 from latentprint.stats.seeds import success_rate
 
 Floats = NDArray[np.float64]

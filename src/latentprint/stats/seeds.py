@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 from scipy.stats import beta, chi2, t, wilcoxon
 
-from latentprint.stats.interval import Interval
+from latentprint.stats.identities import Interval
 
 #: Up to so many pairs every pattern of signs is tried; beyond, so many random ones.
 EXACT, RANDOM = 14, 20_000

@@ -19,8 +19,8 @@ from latentprint.study.definition import Command, Study
 
 #: Where an audit's settings, presets and function lie: imported by whoever runs it.
 COMMANDS: Mapping[Command, tuple[str, str, str]] = {
-    "audit label": ("latentprint.label.presets", "LabelConfig", "latentprint.label.audit:run_audit"),
-    "audit template": ("latentprint.template.presets", "TemplateConfig", "latentprint.template.audit:run_audit"),
+    "audit label": ("latentprint.label.presets", "LabelConfig", "latentprint.label.compare:run_compared"),
+    "audit template": ("latentprint.template.presets", "TemplateConfig", "latentprint.template.compare:run_compared"),
     "audit feature": ("latentprint.feature.presets", "FeatureConfig", "latentprint.feature.compare:run_compared"),
 }
 #: The folder of the first run of a seed, among those of the arms.

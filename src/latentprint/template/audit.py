@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import math
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from latentprint import checks
-from latentprint.config import config_hash
+from latentprint.auditing.channel import Audit
+from latentprint.auditing.run import run_steps
+from latentprint.auditing.scores import LEAK_ARMS, UNKNOWN, Json, Values
+from latentprint.data.base import ImageSet
 from latentprint.data.pairs import Pairs, load_lfw_pairs
 from latentprint.data.people import load_people
 from latentprint.data.splits import AuditData
 from latentprint.diffusion.loading import check_needs, load_tools
-from latentprint.engine.device import peak_memory
-from latentprint.engine.loop import is_main, say
-from latentprint.engine.run import RunDir, check_out, manifest, now
-from latentprint.engine.settings import settled
+from latentprint.engine.run import RunDir
 from latentprint.errors import UserError
 from latentprint.framer import Framer, sets_of
 from latentprint.metrics.perceptual import perceptual_metric
-from latentprint.metrics.verification import pair_accuracy
 from latentprint.models.answers import embeddings
 from latentprint.models.assets import load_recogniser_asset
 from latentprint.models.face_decoder import FaceDecoder
 from latentprint.models.outside import OutsideNetwork
 from latentprint.models.recognisers import RECOGNISERS, center_of, centred, embed
 from latentprint.models.strangers import check_strangers
-from latentprint.probes import announce, constant_flag, function_flags, spread
-from latentprint.report.build import concluded
+from latentprint.probes import constant_flag, function_flags, spread
 from latentprint.stats import t_interval
 from latentprint.template.attack import Drawn, Inversion, Means
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
     HEADLINE,
-    LOOSE,
     RANK1,
-    STRICT,
-    UNKNOWN,
     ArmScores,
     Bench,
-    Calibrators,
+    System,
     arm_section,
-    calibrators,
     impersonation,
-    leak,
     make_system,
-    paired,
     per_person,
     protocol,
     score,
-    system_section,
 )
 from latentprint.template.generators import pixel_loss
 from latentprint.template.pictures import draw_figures
@@ -66,159 +54,206 @@ from latentprint.template.protection import NoProtection, described
 from latentprint.template.recogniser import Embedder, load_recogniser
 from latentprint.template.surrogate import train_surrogate
 from latentprint.template.victim import TemplateVictim
+from latentprint.verification import LOW_TAR, CalibrationSets, pair_accuracy, single_photo_sets
 
 #: Photos that the attacked recogniser is tried on.
 PROBED = 32
-#: True accept rates below which a recogniser hardly tells people apart.
-LOW_TAR = 0.5
-#: A realised false match rate beyond so many times the stated one is worth a warning.
-TOLERANCE = 5
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Everything that an audit is made of, before anything is spent."""
+class TemplateAudit(Audit[TemplateConfig]):
+    """An audit of stored templates.
 
+    Attributes:
+        data: who is public and enrolled. calibrators: whom thresholds are calibrated on.
+        recogniser: the attacked one. judges: others. scheme: how templates are stored.
+        surrogate: the adversary's own recogniser, where it needs one and has one already.
+        bench: everybody enrolled everywhere. victim: the attacked system behind its access.
+        inversion: the attack, trained. drawn: what it made. arms: scores of every arm.
+    """
+
+    name = "template"
     data: AuditData
-    by: Calibrators
+    pairs: Pairs | None
+    calibrators: CalibrationSets
     recogniser: Embedder
     judges: list[Embedder]
     surrogate: Embedder | None
     scheme: Scheme
-    device: torch.device
-    framer: Framer
-    pairs: Pairs | None = None
-
-
-class Audited(NamedTuple):
-    """An audit before its verdict: what it was made of, the trained attack, what judged, every arm, the section."""
-
-    config: TemplateConfig
-    parts: Parts
-    inversion: Inversion
     bench: Bench
-    arms: Mapping[str, ArmScores]
-    section: dict[str, Any]
-    folder: Path
+    victim: TemplateVictim
+    inversion: Inversion
+    drawn: Drawn
+    arms: dict[str, ArmScores]
+
+    def load(self) -> None:
+        config, device, settings = self.config, self.device, self.config.data
+        self.data = data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
+        size = data.public.size
+        self.pairs = None if config.lfw is None else load_lfw_pairs(config.lfw.path, config.lfw.pairs, size)
+        self.warnings = [*data.notes, *checks.enforce(checks.photos_of(data))]
+        lfw = {} if self.pairs is None else {"lfw": self.pairs.images}
+        self.framer = framer = Framer({**sets_of(data), **lfw}, config.assets, device)
+        self.recogniser = load_recogniser(config.recogniser, config.assets, size, device, "recogniser", framer)
+        self.judges = [load_recogniser(judge, config.assets, size, device, f"judges.{i}", framer)
+                       for i, judge in enumerate(config.judges)]
+        if len({each.name for each in self.judges}) < len(self.judges):
+            raise UserError(f"judges: names must differ, got {', '.join(each.name for each in self.judges)}")
+        optimised: list[nn.Module] = [self.recogniser]
+        if "prior" in config.attack.generators:
+            check_needs(config.assets, config.teacher)
+            optimised.append(load_recogniser_asset(config.teacher, config.assets, "teacher"))
+            framer.frame(optimised[-1], config.teacher, config.teacher_framing, "teacher_framing")
+        checks.enforce([checks.judge_is_teacher(judge, each) for judge in self.judges for each in optimised])
+        self.warnings += [f"{each.name}: {note}" for each in (self.recogniser, *self.judges) for note in each.notes]
+        self.surrogate = load_surrogate(config, data, self.recogniser, self.judges, device, framer)
+        self.warnings += check_strangers(
+            {"data.private": settings.private, "data.others": settings.others, "data.evaluation": settings.evaluation},
+            assets_in_use(config), config.assets, data.apart, data.held)
+        if config.attack.loss.perceptual.most > 0:
+            self.warnings.append("the perceptual distance is the one that the attack optimises "
+                                 "(attack.loss.perceptual), so it flatters the attack")
+        self.calibrators = single_photo_sets(data)
+        self._check_attack()
+
+    def _check_attack(self) -> None:
+        """Refuse what the attack could not do."""
+        config, recogniser, public = self.config, self.recogniser, self.data.public
+        for protection in config.compared:
+            make_scheme(protection, recogniser.dim, config.seed)
+        if config.attack.access == "white-box" and not recogniser.gradients:
+            raise UserError(f"attack.access: {recogniser.name} gives no gradients, so there is no white box; take "
+                            "attack.access=transfer or scores")
+        if "decoder" in config.attack.generators:
+            FaceDecoder(recogniser.dim, public.size)  # refuses sizes that it cannot draw
+        if public.n_classes < 2:
+            raise UserError("data.public: the photos are all of one person; the attack learns to tell people apart")
+        self.scheme = make_scheme(config.protection, recogniser.dim, config.seed)
+        if "decoder" in config.attack.generators:
+            pixel_loss(config.attack.loss.pixel)
+
+    def sets(self) -> dict[str, ImageSet]:
+        return self.data.parts
+
+    def train(self, run: RunDir) -> None:
+        """Enrol everybody everywhere: recognisers come trained."""
+        config = self.config
+        self.bench = Bench(self.system(self.recogniser, self.scheme),
+                           [self.system(judge) for judge in self.judges], self.data.private_train,
+                           self.data.private_heldout, perceptual_metric(config.lpips, assets=config.assets),
+                           config.resamples, config.seed)
+
+    def system(self, recogniser: Embedder, scheme: Scheme | None = None) -> System:
+        """The enrolled people in a recogniser, by default without protection."""
+        plain = make_scheme(NoProtection(), recogniser.dim, self.config.seed)
+        return make_system(recogniser.name, recogniser, scheme or plain, self.data, self.calibrators)
+
+    def probe(self) -> list[checks.Flag | None]:
+        return look_at(self.config, self.recogniser, self.data.private_heldout, self.device)
+
+    def attack(self, run: RunDir) -> None:
+        config, bench = self.config, self.bench
+        self.victim = TemplateVictim(self.recogniser, self.scheme, bench.attacked.database, config.attack.access,
+                                     config.attack.budget)
+        self.inversion = Inversion(config, self.victim, self.means(run), run)
+        self.inversion.train()
+        self.drawn = self.inversion.draw(self.victim)
+        self.arms = arms_of(bench, self.inversion, self.drawn)
+        self.reconstructions = self.arms["attack"].pictures
+
+    def means(self, run: RunDir) -> Means:
+        """What the adversary has, all of it public; its own recogniser is trained here where it has none."""
+        config, settings, surrogate, public = self.config, self.config.attack, self.surrogate, self.data.public
+        training = (settings.surrogate_steps, run, config.seed, config.precision, self.device, config.save_every)
+        told = None if settings.access == "scores" else self.victim.embed_photos(public.images)
+        if settings.access != "white-box" and surrogate is None:
+            surrogate = train_surrogate(public, told, *training)
+        imitations = []
+        if settings.access == "white-box" and told is not None:
+            targets = centred(told, center_of(told))
+            imitations = [train_surrogate(public, targets, *training, f"imitation-{i}", architecture,
+                                          mirrored=settings.degraded > 0)
+                          for i, architecture in enumerate(islice(cycle(RECOGNISERS), settings.imitations), 1)]
+        faces = load_tools(config.assets, self.device, config.teacher) if "prior" in settings.generators else None
+        if faces is not None:
+            self.framer.frame(faces.teacher, config.teacher, config.teacher_framing, "teacher_framing")
+        metric = perceptual_metric(config.lpips, assets=config.assets).to(self.device)
+        return Means(public, metric, faces, surrogate, told, imitations)
+
+    def results(self) -> dict[str, Any]:
+        config, bench, arms, recogniser, queries = (self.config, self.bench, self.arms, self.recogniser,
+                                                    self.victim.queries)
+        sections = {name: arm_section(bench, arm) for name, arm in arms.items()}
+        section: dict[str, Any] = {"headline": HEADLINE, "arms": sections, "metrics": sections["attack"]}
+        for name in LEAK_ARMS:
+            section[name] = sections[name].get(HEADLINE, dict(UNKNOWN))
+        section["leak"] = bench.intervals.leak(arms, HEADLINE)
+        section["recovery"] = {"judge": bench.judges[0].name if bench.judges else None, "missing": bench.missing,
+                               "rank1": {name: sections[name].get(RANK1, dict(UNKNOWN)) for name in LEAK_ARMS}}
+        section["impersonation"] = impersonation(bench, arms)
+        section["gain_over"] = {"nearest": bench.intervals.gain(arms["attack"], arms["nearest"], HEADLINE)}
+        section["per_identity"] = per_person(bench, arms["attack"])
+        section["attacked"], *section["judges"] = (self._described(each) for each in (bench.attacked, *bench.judges))
+        section["evaluators"] = []
+        section["victim"] = {"name": recogniser.name, "architecture": recogniser.architecture,
+                             "n_classes": bench.people, "protection": described(config.protection),
+                             "entries": bench.attacked.database.stored.shape[1], "access": config.attack.access}
+        section["feature_weight_at_start"] = config.attack.loss.weight.ramp.at_start
+        section["protocol"] = protocol(bench, self.calibrators, {
+            "access": config.attack.access, "generators": config.attack.generators,
+            "protection": described(config.protection), "public": self.data.public.source,
+            "private": self.data.private_train.source,
+            "judge_weights": [checks.weights_hash(judge.recogniser)[:12] for judge in bench.judges],
+            **self.framer.facts()})
+        section["recovered_similarity"] = recovered_similarity(bench, self.inversion, self.drawn.recovered)
+        section["queries"] = {"forward": queries.forward, "backward": queries.backward,
+                              "submitted_per_person": int(self.victim.submitted.max())}
+        section["best_attack"] = self.drawn.best
+        if (own := self.inversion.means.surrogate) is not None:
+            system = self.system(own)  # for the reader alone: enrolled people are strangers to the adversary
+            section["surrogate"] = system.section()
+            self.warnings += weak_surrogate(system)
+        return section
+
+    def _described(self, system: System) -> dict[str, Any]:
+        pairs = {} if self.pairs is None else {"pair_accuracy": lfw_accuracy(system.recogniser, self.pairs)}
+        return {**system.section(), **pairs}
+
+    def flags(self) -> list[str]:
+        bench = self.bench
+        return [*([bench.missing] if bench.missing else []),
+                *checks.enforce([checks.constant_reconstructions(self.reconstructions)]),
+                *(warning for system in (bench.attacked, *bench.judges) for warning in system.warnings()),
+                *([self.drawn.note] if self.drawn.note else [])]
+
+    def figures(self, folder: Path) -> dict[str, Any]:
+        judges = self.bench.judges
+        by = f"the judge ({judges[0].name})" if judges else "the attacked recogniser"
+        return {"figures": draw_figures(folder, self.bench, self.arms, list(self.drawn.pictures)),
+                "grid": "images/grid.png",
+                "grid_caption": f"Numbers: similarity to other photos of the person by {by}."}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {each.name: each for each in (self.recogniser, *self.judges)}
 
 
 def run_audit(config: TemplateConfig, out: Path, resume: bool = False,
-              before_verdict: Callable[[Audited], None] | None = None) -> dict[str, Any]:
-    """Audit stored templates and write ``out``; returns what report.json holds.
-
-    Args:
-        before_verdict: sees the results, and may add to their section, before the verdict is written.
-
-    Raises:
-        UserError: settings, files or data that cannot be used; nothing is half-written before they are checked.
-        RunFailed: training broke down.
-    """
-    began = time.perf_counter()
-    config, device = settled(config)
-    if is_main():
-        check_out(out, resume)
-    parts, warnings = prepare(config, device)
-    run = RunDir.open(out, config.model_dump(mode="json"), resume, writes=is_main())
-    run.describe(**manifest(config.seed, str(device), precision=config.precision, config_hash=config_hash(config),
-                            command=["latentprint", *sys.argv[1:]], data=parts.data.hashes()))
-    looked = look_at(config, parts)
-    bench = make_bench(config, parts)
-    victim = TemplateVictim(parts.recogniser, parts.scheme, bench.attacked.database, config.attack.access,
-                            config.attack.budget)
-    inversion = Inversion(config, victim, make_means(config, parts, victim, run), run)
-    inversion.train()
-    drawn = inversion.draw(victim)
-    arms = arms_of(bench, inversion, drawn)
-    section = template_section(config, parts, bench, arms)
-    section["recovered_similarity"] = recovered_similarity(bench, inversion, drawn.recovered)
-    section["queries"] = {"forward": victim.queries.forward, "backward": victim.queries.backward,
-                          "submitted_per_person": int(victim.submitted.max())}
-    section["best_attack"], section["probes"] = drawn.best, checks.probes(looked)
-    if (own := inversion.means.surrogate) is not None:
-        described, flags = surrogate_section(config, parts, own)
-        section["surrogate"] = described
-        warnings += flags
-    framing, found = parts.framer.reported(arms["attack"].pictures, run.path if is_main() else None)
-    section |= framing
-    warnings += [*found, *([bench.missing] if bench.missing else []), *later_flags(bench, arms["attack"].pictures),
-                 *([drawn.note] if drawn.note else [])]
-    if is_main():
-        section["figures"] = draw_figures(run.path, bench, arms, list(drawn.pictures))
-        section["grid"] = "images/grid.png"
-        by = f"the judge ({bench.judges[0].name})" if bench.judges else "the attacked recogniser"
-        section["grid_caption"] = f"Numbers: similarity to other photos of the person by {by}."
-    if before_verdict is not None:
-        before_verdict(Audited(config, parts, inversion, bench, arms, section, run.path))
-    section |= concluded(section)
-    section["seconds"] = time.perf_counter() - began
-    run.describe(end=now(), peak_memory_gib=peak_memory(device),
-                 hashes={each.name: checks.weights_hash(each) for each in (parts.recogniser, *parts.judges)})
-    report = {"schema": 1, "channels": {"template": section}, "manifest": run.facts,
-              "warnings": list(dict.fromkeys(warnings))}
-    run.write_json("report.json", report)
-    run.close()
-    return report
+              before_verdict: Callable[[TemplateAudit], None] | None = None) -> dict[str, Any]:
+    """Audit stored templates and write ``out``; see `run_steps`."""
+    return run_steps(TemplateAudit, config, out, resume, before_verdict)
 
 
-def look_at(config: TemplateConfig, parts: Parts) -> list[checks.Flag]:
+def look_at(config: TemplateConfig, recogniser: Embedder, photos: ImageSet,
+            device: torch.device) -> list[checks.Flag | None]:
     """What would hide a leak of the attacked recogniser from the attack."""
-    recogniser = parts.recogniser
     outside = isinstance(recogniser.network, OutsideNetwork)
-    images = spread(parts.data.private_heldout, PROBED).floats().to("cpu" if outside else parts.device)
+    images = spread(photos, PROBED).floats().to("cpu" if outside else device)
     with torch.no_grad():
         constant = constant_flag(recogniser(images))
     gradient = recogniser if config.attack.access == "white-box" else None
     rendered = None if not config.data.rendered_public else checks.Flag(
         "rendered-public", "blind", "the attack learns from rendered faces alone, and the attacked people are not "
         "rendered", "name public photos of the same kind in data.public")
-    return announce([constant, rendered, *function_flags(recogniser, images, gradient)])
-
-
-def prepare(config: TemplateConfig, device: torch.device) -> tuple[Parts, list[str]]:
-    """Load and check everything that can fail for the user's sake.
-
-    Raises:
-        UserError: see `run_audit`.
-    """
-    settings, own = config.data, config.recogniser
-    data = load_people(settings, config.seed, settings.n_heldout, 1, settings.others)
-    pairs = None if config.lfw is None else load_lfw_pairs(config.lfw.path, config.lfw.pairs, data.public.size)
-    warnings = [*data.notes, *checks.enforce(checks.photos_of(data))]
-    framer = Framer({**sets_of(data), **({} if pairs is None else {"lfw": pairs.images})}, config.assets, device)
-    recogniser = load_recogniser(own, config.assets, data.public.size, device, "recogniser", framer)
-    judges = [load_recogniser(judge, config.assets, data.public.size, device, f"judges.{i}", framer)
-              for i, judge in enumerate(config.judges)]
-    if len({each.name for each in judges}) < len(judges):
-        raise UserError(f"judges: names must differ, got {', '.join(each.name for each in judges)}")
-    optimised: list[nn.Module] = [recogniser]
-    if "prior" in config.attack.generators:
-        check_needs(config.assets, config.teacher)
-        optimised.append(load_recogniser_asset(config.teacher, config.assets, "teacher"))
-        framer.frame(optimised[-1], config.teacher, config.teacher_framing, "teacher_framing")
-    checks.enforce([checks.judge_is_teacher(judge, each) for judge in judges for each in optimised])
-    warnings += [f"{each.name}: {note}" for each in (recogniser, *judges) for note in each.notes]
-    surrogate = load_surrogate(config, data, recogniser, judges, device, framer)
-    warnings += check_strangers(
-        {"data.private": settings.private, "data.others": settings.others, "data.evaluation": settings.evaluation},
-        assets_in_use(config), config.assets, data.apart, data.held)
-    if config.attack.loss.perceptual.most > 0:
-        warnings.append("the perceptual distance is the one that the attack optimises (attack.loss.perceptual), so it "
-                        "flatters the attack")
-    for protection in config.compared:
-        make_scheme(protection, recogniser.dim, config.seed)
-    if config.attack.access == "white-box" and not recogniser.gradients:
-        raise UserError(f"attack.access: {recogniser.name} gives no gradients, so there is no white box; take "
-                        "attack.access=transfer or scores")
-    if "decoder" in config.attack.generators:
-        FaceDecoder(recogniser.dim, data.public.size)  # refuses sizes that it cannot draw
-    if data.public.n_classes < 2:
-        raise UserError("data.public: the photos are all of one person; the attack learns to tell people apart")
-    scheme = make_scheme(config.protection, recogniser.dim, config.seed)
-    if "decoder" in config.attack.generators:
-        pixel_loss(config.attack.loss.pixel)
-    for warning in warnings:
-        say(warning)
-    return Parts(data, calibrators(data), recogniser, judges, surrogate, scheme, device, framer, pairs), warnings
+    return [constant, rendered, *function_flags(recogniser, images, gradient)]
 
 
 def load_surrogate(config: TemplateConfig, data: AuditData, recogniser: Embedder, judges: Sequence[Embedder],
@@ -251,36 +286,6 @@ def assets_in_use(config: TemplateConfig) -> list[str]:
     return named + (["prior", "codec", "attributes", config.teacher] if "prior" in config.attack.generators else [])
 
 
-def make_bench(config: TemplateConfig, parts: Parts) -> Bench:
-    """Enrol everybody everywhere."""
-    attacked = make_system(parts.recogniser.name, parts.recogniser, parts.scheme, parts.data, parts.by)
-    judges = [make_system(judge.name, judge, make_scheme(NoProtection(), judge.dim, config.seed), parts.data, parts.by)
-              for judge in parts.judges]
-    return Bench(attacked, judges, parts.data.private_train, parts.data.private_heldout,
-                 perceptual_metric(config.lpips, assets=config.assets), config.resamples, config.seed)
-
-
-def make_means(config: TemplateConfig, parts: Parts, victim: TemplateVictim, run: RunDir) -> Means:
-    """What the adversary has, all of it public; its own recogniser is trained here where it has none."""
-    settings, surrogate, public = config.attack, parts.surrogate, parts.data.public
-    told = None if settings.access == "scores" else victim.embed_photos(public.images)
-    if settings.access != "white-box" and surrogate is None:
-        surrogate = train_surrogate(public, told, settings.surrogate_steps, run, config.seed, config.precision,
-                                    parts.device, config.save_every)
-    imitations = []
-    if settings.access == "white-box" and told is not None:
-        targets = centred(told, center_of(told))
-        imitations = [train_surrogate(public, targets, settings.surrogate_steps, run, config.seed, config.precision,
-                                      parts.device, config.save_every, f"imitation-{i}", architecture,
-                                      mirrored=settings.degraded > 0)
-                      for i, architecture in enumerate(islice(cycle(RECOGNISERS), settings.imitations), 1)]
-    faces = load_tools(config.assets, parts.device, config.teacher) if "prior" in settings.generators else None
-    if faces is not None:
-        parts.framer.frame(faces.teacher, config.teacher, config.teacher_framing, "teacher_framing")
-    metric = perceptual_metric(config.lpips, assets=config.assets).to(parts.device)
-    return Means(public, metric, faces, surrogate, told, imitations)
-
-
 def arms_of(bench: Bench, inversion: Inversion, drawn: Drawn) -> dict[str, ArmScores]:
     """Scores of every arm: what was drawn, what needs no drawing, and real photos.
 
@@ -297,40 +302,6 @@ def arms_of(bench: Bench, inversion: Inversion, drawn: Drawn) -> dict[str, ArmSc
     return arms
 
 
-def template_section(config: TemplateConfig, parts: Parts, bench: Bench,
-                     arms: Mapping[str, ArmScores]) -> dict[str, Any]:
-    """The channel's section of report.json."""
-    sections = {name: arm_section(bench, arm) for name, arm in arms.items()}
-    section: dict[str, Any] = {"headline": HEADLINE, "arms": sections, "metrics": sections["attack"]}
-    for name in ("attack", "floor", "ceiling"):
-        section[name] = sections[name].get(HEADLINE, UNKNOWN)
-    section["leak"] = leak(bench, arms)
-    section["recovery"] = {"judge": bench.judges[0].name if bench.judges else None, "missing": bench.missing,
-                           "rank1": {name: sections[name].get(RANK1, UNKNOWN)
-                                     for name in ("attack", "floor", "ceiling")}}
-    section["impersonation"] = impersonation(bench, arms)
-    section["gain_over"] = {"nearest": paired(bench, arms["attack"], arms["nearest"])}
-    section["per_identity"] = per_person(bench, arms["attack"])
-    section["attacked"] = system_section(bench.attacked)
-    section["judges"] = [system_section(judge) for judge in bench.judges]
-    if parts.pairs is not None:
-        for entry, system in zip((section["attacked"], *section["judges"]), (bench.attacked, *bench.judges),
-                                 strict=True):
-            entry["pair_accuracy"] = lfw_accuracy(system.recogniser, parts.pairs)
-    section["evaluators"] = []
-    section["victim"] = {"name": parts.recogniser.name, "architecture": parts.recogniser.architecture,
-                         "n_classes": bench.people, "protection": described(config.protection),
-                         "entries": bench.attacked.database.stored.shape[1], "access": config.attack.access}
-    section["feature_weight_at_start"] = config.attack.loss.weight.ramp.at_start
-    section["protocol"] = protocol(bench, parts.by, {
-        "access": config.attack.access, "generators": config.attack.generators,
-        "protection": described(config.protection), "public": parts.data.public.source,
-        "private": parts.data.private_train.source,
-        "judge_weights": [checks.weights_hash(judge.recogniser)[:12] for judge in bench.judges],
-        **parts.framer.facts()})
-    return section
-
-
 def lfw_accuracy(recogniser: Embedder, pairs: Pairs) -> dict[str, Any]:
     """Mean accuracy over the folds of LFW's protocol, with Student's interval over them."""
     seen = embeddings(recogniser, pairs.images, recogniser.name)
@@ -339,40 +310,18 @@ def lfw_accuracy(recogniser: Embedder, pairs: Pairs) -> dict[str, Any]:
     return {"value": found.value, "low": found.low, "high": found.high, "n": len(pairs)}
 
 
-def surrogate_section(config: TemplateConfig, parts: Parts, own: Embedder) -> tuple[dict[str, Any], list[str]]:
-    """How well the adversary's own recogniser tells people apart, and a warning where it hardly does.
-
-    Only the report's reader sees this: enrolled people are strangers to the adversary.
-    """
-    found = system_section(make_system(own.name, own, make_scheme(NoProtection(), own.dim, config.seed), parts.data,
-                                       parts.by))
-    fmr = LOOSE if math.isnan(found["tar"][f"{STRICT:g}"]) else STRICT
-    tar = found["tar"][f"{fmr:g}"]
+def weak_surrogate(system: System) -> list[str]:
+    """A warning where the adversary's own recogniser hardly tells people apart."""
+    fmr, tar = system.tar
     if tar >= LOW_TAR:
-        return found, []
-    return found, [f"the adversary's own recogniser accepts only {tar:.0%} of real photos of the right person at FMR "
-                   f"{fmr:g}: the attack is no stronger than that; name a better one (attack.surrogate), train it "
-                   "longer (attack.surrogate_steps), or give it more public people"]
+        return []
+    return [f"the adversary's own recogniser accepts only {tar:.0%} of real photos of the right person at FMR {fmr:g}: "
+            "the attack is no stronger than that; name a better one (attack.surrogate), train it longer "
+            "(attack.surrogate_steps), or give it more public people"]
 
 
-def recovered_similarity(bench: Bench, inversion: Inversion, recovered: Tensor) -> dict[str, Any] | None:
+def recovered_similarity(bench: Bench, inversion: Inversion, recovered: Tensor) -> Json:
     """Mean cosine of the templates that the adversary arrived at to the true, unprotected ones; with its interval."""
     truth = embed(inversion.space, bench.photos.images)
     values = (recovered.cpu() * truth).sum(1).double().numpy()
-    return bench.mean(values, torch.arange(len(values)).numpy())
-
-
-def later_flags(bench: Bench, pictures: Tensor) -> list[str]:
-    """Warnings that only calibration and results can raise."""
-    warnings = checks.enforce([checks.constant_reconstructions(pictures)])
-    for system in (bench.attacked, *bench.judges):
-        warnings += [f"{system.name}: {warning}" for warning in system.calibration.warnings]
-        strict, loose = system.calibration.tar[STRICT], system.calibration.tar[LOOSE]
-        tar = loose if math.isnan(strict) else strict
-        if tar < LOW_TAR:
-            warnings.append(f"{system.name} accepts only {tar:.0%} of real photos of the right person: it hardly tells "
-                            "people apart, or its preprocessing is not the one it was trained with")
-        if (realised := system.realised_fmr) is not None and realised > TOLERANCE * STRICT:
-            warnings.append(f"{system.name} takes enrolled people for each other in {realised:.1%} of pairs, not in "
-                            f"{STRICT:.1%}: those who set its threshold are unlike them, so success rates flatter")
-    return warnings
+    return bench.intervals.mean(Values(values, np.arange(len(values))))

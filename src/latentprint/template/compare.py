@@ -6,34 +6,22 @@ looks for the likeliest template (`latentprint.template.recovery`); thresholds a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentprint.engine.loop import is_main, say
+from latentprint.auditing.compare import Case, Comparison
+from latentprint.auditing.scores import LEAK_ARMS, UNKNOWN, Json
+from latentprint.engine.loop import say
 from latentprint.errors import UserError
-from latentprint.report.pareto import Point, advice, pareto_plot
-from latentprint.report.values import Measured
-from latentprint.template.audit import Audited, recovered_similarity, run_audit
-from latentprint.template.defenses import Scheme, make_scheme
-from latentprint.template.evaluate import (
-    HEADLINE,
-    IMPERSONATION,
-    UNKNOWN,
-    Bench,
-    arm_section,
-    leak,
-    make_system,
-    paired,
-    recognition,
-    score,
-)
+from latentprint.template.audit import TemplateAudit, recovered_similarity, run_audit
+from latentprint.template.defenses import make_scheme
+from latentprint.template.evaluate import HEADLINE, IMPERSONATION, ArmScores, arm_section, recognition, score
 from latentprint.template.presets import TemplateConfig
 from latentprint.template.protection import NoProtection, Protection, described
 from latentprint.template.victim import TemplateVictim
 
-#: Arms that a leak is made of; real photos and the mean face are counted anew under every protection.
-COUNTED = ("floor", "attack", "ceiling")
+run_compared = run_audit
 
 
 def run_defend(config: TemplateConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -49,71 +37,40 @@ def run_defend(config: TemplateConfig, out: Path, resume: bool = False) -> dict[
         raise UserError("defend template: under score access no stored template is known, whatever protects it; take "
                         "attack.access=white-box or transfer")
 
-    def together(audited: Audited) -> None:
-        everyone = dict.fromkeys([NoProtection(), audited.config.protection, *audited.config.compared])
-        found = [compared(audited, protection) for protection in everyone]
-        audited.section["protections"] = rows(audited.bench, found)
-        listed = points(audited.section["protections"])
-        if best := advice(listed, audited.config.recognition_cost, "true accept rate"):
-            audited.section["recommended"] = best
-        picture = audited.folder / "images" / "pareto.png"
-        if is_main() and pareto_plot(listed, picture, "Leak", "True accept rate at FMR 1e-3"):
-            audited.section["variant_figures"] = [
-                {"file": "images/pareto.png", "title": "Recognition against leak", "caption": (
-                    "One point per protection, with 95% intervals. Dashed: the Pareto front, the protections that no "
-                    "other dominates.")}]
+    def together(audit: TemplateAudit) -> None:
+        intervals, cases = audit.bench.intervals, []
+        attacks: list[ArmScores] = []
+        for protection in dict.fromkeys([NoProtection(), audit.config.protection, *audit.config.compared]):
+            say(f"protection: {described(protection)}")
+            case, attack = case_of(audit, protection)
+            attacks.append(attack)
+            gains: dict[str, Json] = {} if attack is attacks[0] else {
+                name: intervals.gain(attacks[0], attack, metric)
+                for name, metric in (("recovery_reduction", HEADLINE), ("sar_reduction", IMPERSONATION))}
+            cases.append(replace(case, facts={**case.facts, **gains}))
+        Comparison("protections", "protection", "tar", "true accept rate", "True accept rate at FMR 1e-3", "Leak",
+                   audit.config.recognition_cost).write(audit.section, cases, intervals, out)
 
     return run_audit(config, out, resume, together)
 
 
-class Found:
-    """One protection's results."""
-
-    def __init__(self, audited: Audited, protection: Protection, scheme: Scheme) -> None:
-        self.protection, self.scheme = protection, scheme
-        attacked = make_system(audited.parts.recogniser.name, audited.parts.recogniser, scheme, audited.parts.data,
-                               audited.parts.by)
-        self.bench = Bench(attacked, audited.bench.judges, audited.bench.photos, audited.bench.gallery,
-                           audited.bench.perceptual, audited.bench.resamples, audited.bench.seed)
-        victim = TemplateVictim(audited.parts.recogniser, scheme, attacked.database, audited.inversion.access)
-        drawn = audited.inversion.draw(victim)
-        self.recovered = recovered_similarity(self.bench, audited.inversion, drawn.recovered)
-        pictures = {"attack": drawn.pictures[drawn.best], "floor": audited.arms["floor"].pictures,
-                    "ceiling": audited.arms["ceiling"].pictures}
-        self.arms = {name: score(self.bench, pictures[name]) for name in COUNTED}
-        self.accepted = recognition(attacked)
-
-
-def compared(audited: Audited, protection: Protection) -> Found:
-    """Attack templates stored under a protection."""
-    say(f"protection: {described(protection)}")
-    return Found(audited, protection, make_scheme(protection, audited.parts.recogniser.dim, audited.config.seed))
-
-
-def rows(bench: Bench, found: Sequence[Found]) -> list[dict[str, Any]]:
-    """For report.json a row a protection; differences are from the first, paired photo by photo.
+def case_of(audit: TemplateAudit, protection: Protection) -> tuple[Case, ArmScores]:
+    """Attack the templates as a protection stores them; the case and the attack's scores.
 
     Leak and recovery are by the judge; ``sar_type1`` and ``sar_type2`` by the attacked system as it stores templates.
+    Real photos and the mean face are scored anew under every protection.
     """
-    first = found[0]
-    table = []
-    for each in found:
-        system = each.bench.attacked
-        metrics = arm_section(each.bench, each.arms["attack"])
-        row: dict[str, Any] = {
-            "name": described(each.protection), "stored_bits": int(system.database.stored.shape[1] * each.scheme.bits),
-            "tar": bench.mean(each.accepted, system.genuine_owners), "recovered_similarity": each.recovered,
-            "leak": leak(each.bench, each.arms), "recovery": metrics.get(HEADLINE, UNKNOWN),
-            **{name: metrics[name] for name in metrics if name.startswith(("sar_type1", "sar_type2"))}}
-        if each is not first:
-            row["tar_cost"] = bench.mean(first.accepted - each.accepted, system.genuine_owners)
-            row["recovery_reduction"] = paired(bench, first.arms["attack"], each.arms["attack"])
-            row["sar_reduction"] = paired(bench, first.arms["attack"], each.arms["attack"], IMPERSONATION)
-        table.append(row)
-    return table
-
-
-def points(table: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """The rows as points of recognition and leak."""
-    return [Point(row["name"], Measured.of(row["tar"]), Measured.of(row["leak"]), row["name"].partition("(")[0])
-            for row in table]
+    scheme = make_scheme(protection, audit.recogniser.dim, audit.config.seed)
+    system = audit.system(audit.recogniser, scheme)
+    bench = replace(audit.bench, attacked=system)
+    victim = TemplateVictim(audit.recogniser, scheme, system.database, audit.inversion.access)
+    drawn = audit.inversion.draw(victim)
+    arms = {"attack": score(bench, drawn.pictures[drawn.best]),
+            **{name: score(bench, audit.arms[name].pictures) for name in ("floor", "ceiling")}}
+    metrics = arm_section(bench, arms["attack"])
+    facts = {"stored_bits": int(system.database.stored.shape[1] * scheme.bits),
+             "recovered_similarity": recovered_similarity(bench, audit.inversion, drawn.recovered),
+             "recovery": metrics.get(HEADLINE, dict(UNKNOWN)),
+             **{name: metrics[name] for name in metrics if name.startswith(("sar_type1", "sar_type2"))}}
+    return Case(described(protection), recognition(system), bench.intervals.leak(arms, HEADLINE),
+                [arms[name].arm(HEADLINE) for name in LEAK_ARMS], facts=facts, group=protection.kind), arms["attack"]

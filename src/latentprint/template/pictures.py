@@ -13,7 +13,8 @@ from latentprint.report import figures, names
 from latentprint.report.curves import rate_curves, share_curves
 from latentprint.report.plots import similarity_histogram
 from latentprint.report.sheets import picture_table
-from latentprint.template.evaluate import CURVE, STRICT, ArmScores, Bench, System
+from latentprint.template.evaluate import CURVE, ArmScores, Bench, System
+from latentprint.verification import STRICT
 
 #: People on the sheet.
 SHOWN = 10

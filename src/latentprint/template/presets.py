@@ -230,3 +230,4 @@ PRESETS: dict[str, dict[str, Any]] = {
                    "prior_batch": 64, "surrogate_steps": 6000},
     },
 }
+DEFEND_PRESETS = PRESETS

@@ -1,0 +1,1 @@
+"""What the audits of all channels share; `latentprint.audit` is the name of the function that starts one."""
