@@ -203,7 +203,7 @@ def _sheet(name: str, unseen: ImageSet, out: Path, device: torch.device) -> dict
                     for column in SHOWN_ATTRIBUTES}
         case "guide":
             faces = unseen.take(torch.randperm(len(unseen), generator=torch.Generator().manual_seed(0))[:COMPARED])
-            return {**shown, **{f"most alike to the {name}": _bytes(_nearest(name, photos, faces, out, device))
+            return {**shown, **{f"nearest, {name}": _bytes(_nearest(name, photos, faces, out, device))
                                 for name in ("teacher", "guide")}}
         case _:
             tools = load_tools(out, device)
