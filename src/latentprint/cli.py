@@ -87,7 +87,8 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directo
 PRESETS = "tiny for tests, small, full for GPUs"
 #: The group of settings about the model under audit, by channel.
 VICTIM = {"label": "victim", "template": "recogniser", "feature": "split"}
-OF_LABEL, OF_FEATURE = "scores for class probabilities alone, demo", "cifar10 for that data set"
+OF_LABEL = "scores for class probabilities alone, faces for photos of real people, demo"
+OF_FEATURE = "cifar10 for that data set"
 OF_TEMPLATE = "faces for photos of real people"
 
 

@@ -228,6 +228,8 @@ class LabelConfig(RunConfig):
     save_every: int = Field(50, ge=1, description="steps between checkpoints")
 
 
+_WARM: dict[str, Any] = {"warm": "teacher", "warm_steps": 700, "steps": 800, "lr": 1e-3, "mirror": True, "augment": 1.5}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # For tests: runs every line, means nothing.
     "tiny": {
@@ -258,6 +260,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluators": [{"model": "builtin:resnet", "steps": 400}, {"model": "builtin:mixer", "steps": 500}],
         "attack": {"stages.0.steps": 10, "stages.0.min_steps": 10, "stages.1.steps": 60, "stages.1.min_steps": 30,
                    "horizon": 40, "stages.2.steps": 110, "stages.2.min_steps": 60},
+    },
+    # Photos of real people, with the folder of `latentprint pretrain faces` as assets: evaluators begin as imitations
+    # of the teacher, and the attack shows it fewer images, for it takes most of a step's time. The victim is one's own.
+    "faces": {
+        "evaluators": [{"model": "builtin:resnet", **_WARM}, {"model": "builtin:mixer", **_WARM}],
+        "attack": {"augmentations": 1, "stages.2.batch": 8},
     },
     # The notes' step counts, for a GPU.
     "full": {

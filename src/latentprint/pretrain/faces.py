@@ -143,8 +143,8 @@ def pretrain(config: FacesConfig, out: Path, resume: bool = False) -> dict[str, 
     result = {"folder": str(out), "metrics": {name: read_index(out)[name]["metrics"] for name in STAGES},
               "public": {"source": public.source, "photos": len(public), "people": public.n_classes},
               "held_out": {"photos": len(unseen), "people": unseen.n_classes},
-              "next": f"latentprint audit label --set assets={out} --set 'data.public=[{_words(config)}]' --victim "
-                      "YOUR-MODEL.yaml"}
+              "next": f"latentprint audit label --preset faces --set assets={out} "
+                      f"--set 'data.public=[{_words(config)}]' --victim YOUR-MODEL.yaml"}
     run.describe(end=now())
     run.write_json("report.json", {"schema": 1, "channels": {}, **result})
     if is_main():
