@@ -25,7 +25,7 @@ from rich.console import Console
 
 from latentprint import console, doctor
 from latentprint.cli import main
-from latentprint.config import Config, load_config
+from latentprint.config import Config
 from latentprint.engine.run import default_folder
 from latentprint.errors import RunFailed, UserError
 from latentprint.gate.outcome import judge
@@ -41,7 +41,7 @@ class FakeConfig(Config):
     steps: int = Field(100, ge=1, description="optimiser steps")
 
 
-FAKE_PRESETS: dict[str, dict[str, Any]] = {"tiny": {"steps": 2}, "small": {}}
+FAKE_PRESETS: dict[str, dict[str, Any]] = {"tiny": {"steps": 2}, "small": {}, "demo": {"steps": 3}}
 REPORT: dict[str, Any] = {
     "schema": 1,
     "channels": {
@@ -85,9 +85,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         noted.append((config, out, resume))
         return {"asset": "codec", "metrics": {"psnr_db": 31.5}}
 
-    def demo(out: Path, resume: bool, preset: str | None) -> Mapping[str, Any]:
-        return audit(load_config(FakeConfig, preset, presets=FAKE_PRESETS), out, resume)
-
     fakes: dict[str, dict[str, Any]] = {
         "latentprint.label.compare": {"run_compared": audit},
         "latentprint.label.presets": {"LabelConfig": FakeConfig, "PRESETS": FAKE_PRESETS},
@@ -96,7 +93,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             "PRESETS": FAKE_PRESETS,
             "pretrain": pretrain,
         },
-        "latentprint.demo": {"run_demo": demo},
         "latentprint.bench": {"BENCHES": {"one": lambda: [{"ratio": 1.2}], "two": lambda: [{"ratio": 2.5}]}},
         "latentprint.engine.loop": {"is_main": lambda: True},
     }
@@ -243,7 +239,7 @@ def test_the_program_starts_and_helps(line: str, text: str) -> None:
 def test_demo(calls: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", str(tmp_path)]) == 0
     assert main(["demo", "--out", str(tmp_path), "--preset", "tiny", "--resume"]) == 0
-    assert calls == [(FakeConfig(), tmp_path, False), (FakeConfig(steps=2), tmp_path, True)]
+    assert calls == [(FakeConfig(steps=3), tmp_path, False), (FakeConfig(steps=2), tmp_path, True)]
     assert f"report: {tmp_path / 'report.html'}" in capsys.readouterr().out
 
 

@@ -21,7 +21,7 @@ LAYERS = (
      "surrogates", "report", "verification"},
     {"victim", "attack", "defense", "checks", "probes", "handover", "framer", "imitation", "objects", "auditing"},
     CHANNELS,
-    {"pretrain", "bench", "demo", "gate", "doctor", "console", "convert", "study", "results"},
+    {"pretrain", "bench", "gate", "doctor", "console", "convert", "study", "results"},
     {"api", "cli", "__main__"},
 )
 TORCH_FREE = ("errors", "keys", "stats", "config", "report", "gate", "results")

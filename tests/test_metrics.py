@@ -21,7 +21,6 @@ from latentprint.errors import UserError
 from latentprint.metrics.distribution import frechet_distance, kernel_distance, prdc
 from latentprint.metrics.features import between_class_variance, confidence, diversity, nearest_distance, topk_hits
 from latentprint.metrics.geometry import (
-    angle_histogram,
     effective_rank,
     embedding_geometry,
     mean_abs_correlation,
@@ -436,14 +435,6 @@ def test_silhouette_by_hand() -> None:
     assert silhouette(embeddings, torch.tensor([0, 0, 1])) == pytest.approx((0.75 + 2 / 3 + 0) / 3, abs=1e-5)
     assert math.isnan(silhouette(embeddings, torch.tensor([0, 1, 2])))
     assert math.isnan(silhouette(embeddings, torch.tensor([0, 0, 0])))
-
-
-def test_angle_histogram_of_known_angles() -> None:
-    directions = torch.tensor([0.0, 10.0, 100.0]).deg2rad()
-    counts, edges = angle_histogram(torch.stack([directions.cos(), directions.sin()], 1) * 3, bins=4)
-    assert edges.tolist() == [0, 45, 90, 135, 180]
-    assert counts.tolist() == [1, 0, 2, 0]  # 10; 90 falls by rounding on an edge's right side, 100
-    assert angle_histogram(torch.ones(5, 3))[0].sum() == 10
 
 
 def test_geometry_of_separated_people() -> None:

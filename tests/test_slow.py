@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from latentprint.demo import run_demo
+from latentprint.cli import main
 
 
 @pytest.mark.slow
 def test_the_demo_draws_people_that_two_classifiers_and_a_recogniser_know_again(tmp_path: Path) -> None:
-    arms = run_demo(tmp_path / "demo")["channels"]["label"]["arms"]
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    arms = json.loads((tmp_path / "demo" / "report.json").read_text())["channels"]["label"]["arms"]
 
     def value(arm: str, metric: str) -> float:
         return arms[arm][metric]["value"]

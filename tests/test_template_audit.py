@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden import check_golden
 from helpers import Run
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from latentprint.imitation import Pairs, imitation_loss
 from latentprint.metrics.perceptual import perceptual_metric
 from latentprint.report.pareto import Point, advice
 from latentprint.report.values import Measured
+from latentprint.study.template_questions import STUDIES
 from latentprint.template.audit import run_audit
 from latentprint.template.defenses import Scheme, make_scheme
 from latentprint.template.evaluate import (
@@ -40,7 +42,6 @@ from latentprint.template.evaluate import (
 from latentprint.template.presets import PRESETS, RecogniserConfig, TemplateConfig
 from latentprint.template.protection import NoiseConfig, NoProtection, PolyProtectConfig
 from latentprint.template.recogniser import load_recogniser
-from latentprint.template.studies import STUDIES
 from latentprint.verification import STRICT, calibrate_scores, single_photo_sets
 
 CPU = torch.device("cpu")
@@ -88,6 +89,7 @@ def test_an_audit_writes_what_the_overview_promises_and_resumes_to_the_same_numb
     page = (out / "report.html").read_text()
     assert "Mean public face" in page and "SAR type II" in page and "Impersonation of teacher" in page
     assert "by the judge (judge)." in page
+    check_golden("template", out)
 
     code, err, out = run("audit template", *settings, more=("--resume",))
     assert code == 0, err
@@ -153,6 +155,7 @@ def test_protections_are_compared_on_one_page(run: Run) -> None:
         table[0]["tar"]["value"] - table[1]["tar"]["value"])
     assert table[0]["recovered_similarity"]["value"] > 0.999 > table[1]["recovered_similarity"]["value"]
     assert (out / "images/pareto.png").stat().st_size > 0
+    check_golden("template-defended", out)
     assert "The adversary knows the protection" in (out / "report.html").read_text()
 
 

@@ -6,20 +6,19 @@ logged under ``latentprint``.
 
 from __future__ import annotations
 
-import importlib
 import random
-import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
-from latentprint.config import Config, changed, load_config
+from latentprint.auditing.compare import slug
+from latentprint.config import Config, changed, load_config, of_channel
 from latentprint.engine.loop import is_main
 from latentprint.engine.run import called_by, default_folder
 from latentprint.errors import UserError
@@ -36,20 +35,7 @@ __all__ = ["audit", "compare", "load_report"]
 ChannelName = Literal["label", "template", "feature"]
 
 
-class _Channel(NamedTuple):
-    """Where a channel's settings and function lie."""
-
-    presets: str
-    config: str
-    audit: str
-    run: str
-
-
-_CHANNELS: Mapping[str, _Channel] = {
-    "label": _Channel("latentprint.label.presets", "LabelConfig", "latentprint.label.audit", "run_audit"),
-    "template": _Channel("latentprint.template.presets", "TemplateConfig", "latentprint.template.audit", "run_audit"),
-    "feature": _Channel("latentprint.feature.presets", "FeatureConfig", "latentprint.feature.compare", "run_compared"),
-}
+CHANNELS: tuple[str, ...] = get_args(ChannelName)
 _running = threading.Lock()
 
 
@@ -156,7 +142,7 @@ def compare(
         found = {name: _resolved(channel, preset, config, named, [{**arguments, **case}])
                  for name, case in cases.items()}
         target = _folder("compare", channel, preset, out, resume)
-        folders = {name: target / _slug(name) for name in found}
+        folders = {name: target / slug(name) for name in found}
         if len(set(folders.values())) < len(found):
             raise UserError(f"compare {channel}: cases: names must differ in letters or digits; got {', '.join(found)}")
         if channel == "feature":
@@ -173,16 +159,15 @@ def compare(
 
 
 def _known(channel: str) -> str:
-    if channel not in _CHANNELS:
-        raise UserError(f"unknown channel '{channel}'; {did_you_mean(channel, _CHANNELS)}")
+    if channel not in CHANNELS:
+        raise UserError(f"unknown channel '{channel}'; {did_you_mean(channel, CHANNELS)}")
     return channel
 
 
 def _resolved(channel: str, preset: str, config: Config | Path | str | None, named: Named,
               arguments: Sequence[Mapping[str, Any]]) -> Config:
     """The settings of one audit, with the names of objects in them."""
-    where = importlib.import_module(_CHANNELS[channel].presets)
-    cls: type[Config] = getattr(where, _CHANNELS[channel].config)
+    cls: type[Config] = of_channel(channel, "presets", "{}Config")
     try:
         layers = [layer for each in arguments for layer in named.layers(each)]
     except UserError as error:
@@ -194,7 +179,7 @@ def _resolved(channel: str, preset: str, config: Config | Path | str | None, nam
             config = changed(config, layer, f"audit {channel}")
         return config
     return load_config(cls, preset, None if config is None else Path(config), channel=f"audit {channel}",
-                       presets=where.PRESETS, overrides=layers)
+                       presets=of_channel(channel, "presets", "PRESETS"), overrides=layers)
 
 
 def _folder(command: str, channel: str, preset: str, out: Path | str | None, resume: bool) -> Path:
@@ -203,7 +188,7 @@ def _folder(command: str, channel: str, preset: str, out: Path | str | None, res
 
 def _run(channel: str, config: Config, out: Path, resume: bool, named: Named, **more: Any) -> None:
     """One audit, with its page."""
-    run: Callable[..., Any] = getattr(importlib.import_module(_CHANNELS[channel].audit), _CHANNELS[channel].run)
+    run: Callable[..., Any] = of_channel(channel, "compare", "run_compared")
     with held(named.objects):
         run(config, out, resume, **more)
     if is_main():
@@ -217,11 +202,7 @@ def _run_paired(found: Mapping[str, Config], out: Path, resume: bool, named: Nam
     own = {name: {key: value for key, value in each.model_dump(mode="json").items() if value != dump[key]}
            for name, each in others}
     _run("feature", changed(plain, {"variants": own}, "compare feature"), out, resume, named, own=first)
-    return {first: out, **{name: out / "variants" / _slug(name) for name in own}}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-.")
+    return {first: out, **{name: out / "variants" / slug(name) for name in own}}
 
 
 @contextmanager

@@ -183,10 +183,10 @@ def _victim_settings(group: str, path: Path) -> Any:
 
 def _channel(name: str, run: str, presets: str) -> Job:
     """A job of a channel, all of which have the same names for the same things."""
-    settings = importlib.import_module(f"latentprint.{name}.presets")
-    compare = importlib.import_module(f"latentprint.{name}.compare")
-    return Job(getattr(settings, f"{name.capitalize()}Config"), getattr(settings, presets), getattr(compare, run),
-               partial(_check, name))
+    from latentprint.config import of_channel
+
+    return Job(of_channel(name, "presets", "{}Config"), of_channel(name, "presets", presets),
+               of_channel(name, "compare", run), partial(_check, name))
 
 
 def _check(name: str, config: Any, out: Path) -> list[Row]:
@@ -195,9 +195,9 @@ def _check(name: str, config: Any, out: Path) -> list[Row]:
 
         return check_audit(config, out)
     from latentprint.auditing.run import check_steps
+    from latentprint.config import of_channel
 
-    audit = importlib.import_module(f"latentprint.{name}.audit")
-    return check_steps(getattr(audit, f"{name.capitalize()}Audit"), config, out)
+    return check_steps(of_channel(name, "audit", "{}Audit"), config, out)
 
 
 def _pretrain(what: str) -> Job:
@@ -345,11 +345,13 @@ def demo(
     resume: Resume = False,
 ) -> None:
     """The main job on procedural faces, some minutes on two CPU cores: ends with a report to open."""
-    from latentprint.demo import run_demo
+    from latentprint.config import load_config
     from latentprint.engine.run import default_folder
 
     target = out or default_folder(Path("runs/demo"), resume)
-    _show_report(run_demo(target, resume=resume, preset=preset), target)
+    job = _channel("label", "run_compared", "PRESETS")
+    settings = load_config(job.config, preset or "demo", None, (), "demo", job.presets)
+    _show_report(job.run(settings, target, resume), target)
 
 
 @app.command()

@@ -10,6 +10,7 @@ the user chose, such as that of a variant, may hold dots, and stands in double q
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ from latentprint.complaints import Layer, sentence, shown
 from latentprint.errors import UserError
 from latentprint.keys import KIND, Key, below, describe, did_you_mean, is_free, key_parts
 
-__all__ = ["Config", "Given", "Key", "changed", "config_hash", "describe", "load_config", "read_given", "to_yaml"]
+__all__ = ["Config", "Given", "Key", "changed", "config_hash", "describe", "load_config", "of_channel",
+           "read_given", "to_yaml"]
 
 NO_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
@@ -121,6 +123,11 @@ def changed(config: C, overrides: Mapping[str, Any], where: str) -> C:
         return _validated(type(config), _merge(config.model_dump(mode="json"), layer.tree), [layer])
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def of_channel(channel: str, module: str, name: str) -> Any:
+    """What a channel has under a name that every channel has, in one of its modules; ``{}`` stands for `Label`, ..."""
+    return getattr(importlib.import_module(f"latentprint.{channel}.{module}"), name.format(channel.capitalize()))
 
 
 def to_yaml(config: Config) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from latentprint.bench.cem import cem
+from latentprint.bench.counting import startup
 from latentprint.bench.label_step import label_step
 from latentprint.bench.memory import memory
-from latentprint.bench.startup import startup
 from latentprint.bench.template_step import template_step
 
 BENCHES: dict[str, Callable[[], list[dict[str, Any]]]] = {

@@ -80,8 +80,3 @@ def pair_angles(embeddings: Tensor) -> Tensor:
     """The same for each pair once, ``(C (C - 1) / 2,)``."""
     first, second = torch.triu_indices(len(embeddings), len(embeddings), offset=1, device=embeddings.device)
     return class_angles(embeddings)[first, second]
-
-
-def angle_histogram(embeddings: Tensor, bins: int = 36) -> tuple[Tensor, Tensor]:
-    """Angles of all pairs of ``(N, D)`` embeddings: counts ``(bins,)``, edges ``(bins + 1,)`` in degrees."""
-    return torch.histc(pair_angles(embeddings), bins, 0, 180), torch.linspace(0, 180, bins + 1)

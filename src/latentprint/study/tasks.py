@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import traceback
@@ -11,18 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latentprint.config import Config, changed, load_config
+from latentprint.config import Config, changed, load_config, of_channel
 from latentprint.errors import RunFailed, UserError
 from latentprint.log import shown
 from latentprint.report.html import render_run
-from latentprint.study.definition import Command, Study
+from latentprint.study.definition import Study
 
-#: Where an audit's settings, presets and function lie: imported by whoever runs it.
-COMMANDS: Mapping[Command, tuple[str, str, str]] = {
-    "audit label": ("latentprint.label.presets", "LabelConfig", "latentprint.label.compare:run_compared"),
-    "audit template": ("latentprint.template.presets", "TemplateConfig", "latentprint.template.compare:run_compared"),
-    "audit feature": ("latentprint.feature.presets", "FeatureConfig", "latentprint.feature.compare:run_compared"),
-}
 #: The folder of the first run of a seed, among those of the arms.
 START = ".start"
 FAILURE = "failure.json"
@@ -74,9 +67,9 @@ class Task:
             UserError: the study's settings are wrong.
         """
         study = self.study
-        module, name, _ = COMMANDS[study.command]
-        presets = importlib.import_module(module)
-        base: Config = load_config(getattr(presets, name), study.preset, channel=study.command, presets=presets.PRESETS)
+        channel = study.command.split()[-1]
+        config, presets = (of_channel(channel, "presets", name) for name in ("{}Config", "PRESETS"))
+        base: Config = load_config(config, study.preset, channel=study.command, presets=presets)
         own: dict[str, Any] = {"seed": self.seed, "threads": 1, **study.settings, **study.seeded(self.seed)}
         if self.arm == START:
             own |= study.start or {}
@@ -104,8 +97,7 @@ def run_task(task: Task) -> str:
         return "done"
     os.environ["LATENTPRINT_QUIET"] = "1"
     (task.out / FAILURE).unlink(missing_ok=True)
-    module, _, name = COMMANDS[task.study.command][2].partition(":")
-    run: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    run: Callable[..., Any] = of_channel(task.study.command.split()[-1], "compare", "run_compared")
     try:
         with shown():  # in a process of its own nobody listens yet
             run(task.settings(), task.out, task.out.exists())

@@ -60,11 +60,6 @@ class Scheme(ABC):
         """What is kept of a template at enrolment, ``(N, D')``."""
         return self.probe(templates, keys)
 
-    @property
-    def stored_dim(self) -> int:
-        """D'."""
-        return self.probe(torch.zeros(1, self.dim), torch.zeros(1, dtype=torch.int64)).shape[1]
-
 
 class Plain(Scheme):
     """No protection."""
