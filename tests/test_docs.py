@@ -17,6 +17,7 @@ import yaml
 from test_imports import EDGES, layer_of, units
 
 from latentprint.cli import app
+from latentprint.config import Config
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -70,7 +71,7 @@ def navigation() -> list[str]:
 
 
 def test_the_site_has_every_page() -> None:
-    of_root = {"contributing.md", "security.md", "changelog.md"}  # made by scripts/site_hooks.py
+    of_root = {"contributing.md", "security.md", "changelog.md", "settings.md"}  # made by scripts/site_hooks.py
     assert sorted(navigation()) == sorted({page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} | of_root)
 
 
@@ -82,7 +83,7 @@ def test_the_site_loads_nothing_from_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in navigation() if not page.startswith("results/")
-                                  and page not in ("contributing.md", "security.md", "changelog.md")])
+                                  and page not in ("contributing.md", "security.md", "changelog.md", "settings.md")])
 def test_every_page_ends_with_the_next_step(page: str) -> None:
     last = (DOCS / page).read_text(encoding="utf-8").rstrip().split("\n\n")[-1]
     assert last.startswith("Next: ") and LINK.search(last)
@@ -191,3 +192,17 @@ def test_remote_parts_of_a_page_are_found() -> None:
     assert remote.search('<p><img alt="x" src="https://x.org/a.png">')[1] == "https://x.org/a.png"
     assert remote.search("<script src=https://x.org/a.js></script>")
     assert not remote.search('<a href="https://x.org">x</a> <script src="assets/a.js"></script>')
+
+
+def derived(cls: type) -> set[type]:
+    """Every class below ``cls``."""
+    return {below for child in cls.__subclasses__() for below in (child, *derived(child))}
+
+
+def test_the_page_of_settings_has_every_class() -> None:
+    hooks = runpy.run_path(str(ROOT / "scripts" / "site_hooks.py"))
+    listed = [name for names in hooks["settings_classes"](ROOT / "src" / "latentprint").values() for name in names]
+    classes = {getattr(import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in listed}
+    assert len(classes) == len(listed) > 60
+    assert classes == {cls for cls in derived(Config) if cls.__module__.startswith("latentprint.")}
+    assert all(f"::: {name}\n" in hooks["settings_page"](ROOT / "src" / "latentprint") for name in listed)
