@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from latentprint.report.schema import misfit
+
 FOLDER = Path(__file__).parent / "golden"
 #: What says when and how fast, not what was found.
 CLOCKS = frozenset({"seconds", "edge_milliseconds"})
@@ -24,7 +26,9 @@ NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?(e-?\d+)?")
 
 def check_golden(name: str, out: Path) -> None:
     """Compare the report in ``out`` with the stored one: keys, counts and words exactly, floats nearly."""
-    report = json.loads((out / "report.json").read_text())
+    text = (out / "report.json").read_text()
+    assert misfit(text) == ""
+    report = json.loads(text)
     found = _stable({"channels": report["channels"], "warnings": report["warnings"],
                      "manifest": sorted(report["manifest"]), "hashes": sorted(report["manifest"]["hashes"])})
     kept = FOLDER / f"{name}.json"

@@ -111,7 +111,7 @@ def test_kill_9_in_every_stage_and_resume_gives_the_same_numbers(unbroken: Path,
 def test_report_json_has_what_the_overview_promises(unbroken: Path) -> None:
     check_golden("label", unbroken)
     report = json.loads((unbroken / "report.json").read_text())
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     label = report["channels"]["label"]
     for key in ("leak", "attack", "floor", "ceiling", "prior_ceiling"):
         assert {"value", "low", "high"} <= set(label[key])

@@ -489,7 +489,7 @@ def test_render_run_writes_the_page_beside_the_report(run: Path) -> None:
         ("[]", "is not a report"),
         ('{"schema": 1}', "is not a report"),
         ('{"channels": []}', "is not a report"),
-        ('{"channels": {}, "schema": 2}', "schema is 2"),
+        ('{"channels": {}, "schema": 3}', "schema is 3"),
         ("\0\xff", "not valid JSON"),
     ],
 )

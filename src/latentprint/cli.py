@@ -356,7 +356,8 @@ def demo(
 
 @app.command()
 def report(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
+    directories: Annotated[list[Path] | None, typer.Argument(metavar="DIR...", help="Run directories.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json, and end.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE|DIR", help="Where a comparison goes: a file, or a folder to hold "
                                   "comparison.html; by default the first DIR.")
@@ -365,8 +366,13 @@ def report(
     """Write report.html again from report.json and the run's files; of several runs, comparison.html."""
     from latentprint.report.compare import compare_runs
     from latentprint.report.html import render_run
+    from latentprint.report.schema import json_schema
 
-    if len(directories) > 1:
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=1))
+    elif not directories:
+        raise UserError("DIR: give a run directory, or two and more for a comparison")
+    elif len(directories) > 1:
         typer.echo(f"comparison: {compare_runs(directories, out)}")
     elif out is not None:
         raise UserError("--out is for a comparison: give two run directories or more")

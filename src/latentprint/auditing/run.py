@@ -22,6 +22,7 @@ from latentprint.engine.settings import RunConfig, settled
 from latentprint.findings import Row
 from latentprint.probes import announce
 from latentprint.report.build import concluded
+from latentprint.report.schema import SCHEMA, misfit
 
 A = TypeVar("A", bound=Audit[Any])
 
@@ -65,9 +66,11 @@ def run_steps(kind: type[A], config: RunConfig, out: Path, resume: bool = False,
     section["seconds"] = time.perf_counter() - began
     run.describe(end=now(), peak_memory_gib=peak_memory(device),
                  hashes={name: checks.weights_hash(network) for name, network in audit.networks().items()})
-    report = {"schema": 1, "channels": {audit.name: section}, "manifest": run.facts,
+    report = {"schema": SCHEMA, "channels": {audit.name: section}, "manifest": run.facts,
               "warnings": list(dict.fromkeys(audit.warnings))}
     run.write_json("report.json", report)
+    if is_main() and (fault := misfit((run.path / "report.json").read_text())):
+        say(f"{fault}; this is a fault of latentprint, and the report is written all the same")
     run.close()
     return report
 

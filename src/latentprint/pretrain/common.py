@@ -156,6 +156,6 @@ def finish(run: RunDir, config: PretrainConfig, /, kind: str, name: str, module:
         if config.install:
             save_asset(PACKAGED, name, module, full)
     run.describe(end=now())
-    run.write_json("report.json", {"schema": 1, "channels": {}, "asset": name, **full})
+    run.write_json("report.json", {"schema": 2, "channels": {}, "asset": name, **full})
     run.close()
     return {"asset": name, **full}

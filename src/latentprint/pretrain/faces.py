@@ -146,7 +146,7 @@ def pretrain(config: FacesConfig, out: Path, resume: bool = False) -> dict[str, 
               "next": f"latentprint audit label --preset faces --set assets={out} "
                       f"--set 'data.public=[{_words(config)}]' --victim YOUR-MODEL.yaml"}
     run.describe(end=now())
-    run.write_json("report.json", {"schema": 1, "channels": {}, **result})
+    run.write_json("report.json", {"schema": 2, "channels": {}, **result})
     if is_main():
         write_text(out / "CARD.md", _card(config, result))
     run.close()

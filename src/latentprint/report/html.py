@@ -24,10 +24,10 @@ from latentprint.errors import UserError
 from latentprint.report.build import LOW_CEILING, LOW_EVALUATOR_ACCURACY
 from latentprint.report.grades import GRADES, INCONCLUSIVE, NO_LEAK
 from latentprint.report.pictures import load
+from latentprint.report.schema import READ
 from latentprint.report.values import NOT_MEASURED, flatten, mapping, percent, scalar, sequence, text
 from latentprint.report.view import channel, picture_names
 
-SCHEMA = 1
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -113,8 +113,9 @@ def read_report(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not valid JSON ({error})") from error
     if not isinstance(report, dict) or not isinstance(report.get("channels"), dict):
         raise UserError(f'{path}: is not a report; expected an object with the key "channels"')
-    if report.get("schema") != SCHEMA:
-        raise UserError(f"{path}: schema is {report.get('schema')!r}; this version reads schema {SCHEMA}")
+    if report.get("schema") not in READ:
+        known = " and ".join(map(str, READ))
+        raise UserError(f"{path}: schema is {report.get('schema')!r}; this version reads schema {known}")
     return report
 
 
