@@ -1,7 +1,7 @@
 """What a report.json holds, as types: schema 2.
 
-The published JSON Schema, ``docs/report.schema.json``, is made from them (``latentprint report --schema``). Further keys
-are allowed everywhere: a channel may report more. Schema 1 has the same keys at the same places, and is read as well.
+The published JSON Schema, ``docs/report.schema.json``, is made from them (``latentprint report --schema``). Further
+keys are allowed everywhere: a channel may report more. Schema 1 has the same keys at the same places, and is read too.
 """
 
 from __future__ import annotations
