@@ -2,8 +2,8 @@
 
     python examples/measure_templates.py --out runs/templates        # procedural faces, some minutes on two cores
 
-Here the recogniser is a TorchScript file, as a vendor might ship one; `model: FILE.py:NAME`, a .pt2 program or, for
-scores alone, an .onnx file do as well.
+Here the recogniser is a network in memory; `model` may also be the path of a TorchScript or .pt2 program, FILE.py:NAME
+or, without gradients, a function of images or an .onnx file.
 """
 
 from __future__ import annotations
@@ -13,17 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from latentprint.config import load_config
-from latentprint.console import summary
+import latentprint as lp
 from latentprint.models.assets import load_asset
-from latentprint.report.html import render_run
-from latentprint.template.audit import run_audit
-from latentprint.template.presets import PRESETS, TemplateConfig
 
-#: Top, left, bottom, right of the face in a picture, as shares of it.
-FACE_BOX = [0.1875, 0.125, 0.9375, 0.875]
+#: What the recogniser is to be shown: the face in an image (top, left, bottom, right as fractions), in [-1, 1].
+LOOK = {"crop": [0.1875, 0.125, 0.9375, 0.875], "input_size": 48, "mean": [0.5], "std": [0.5]}
 
 
 def shipped() -> torch.nn.Module:
@@ -37,17 +32,10 @@ def main() -> None:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--out", type=Path, default=Path("runs/templates"))
     given = parser.parse_args()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    file = given.out.parent / "recogniser.ts"
-    if not file.exists():
-        torch.jit.trace(shipped(), torch.rand(2, 3, 48, 48)).save(str(file))
-    config = load_config(TemplateConfig, given.preset, presets=PRESETS, sets=[
-        f"recogniser.model={file}",  # what it is to be shown is declared once; mean and std of 0.5 are the default
-        f"recogniser.crop={FACE_BOX}", "recogniser.input_size=48",
-        "protection={kind: quantise, bits: 3}"])
-    report = run_audit(config, given.out, given.out.exists())
-    print(f"report: {render_run(given.out)}")
-    Console().print(*summary(report), sep="\n")
+    report = lp.audit("template", model=shipped(), preprocess=LOOK, protection={"kind": "quantise", "bits": 3},
+                      preset=given.preset, out=given.out, resume=given.out.exists(), progress=True)
+    report.show()
+    print(f"report: {report.path / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from torch import nn
 
-from latentprint.config import load_config
-from latentprint.console import summary
-from latentprint.feature.compare import run_defend
-from latentprint.feature.presets import DEFEND_PRESETS, FeatureConfig
-from latentprint.report.html import render_run
+import latentprint as lp
 
 
 def build(n_classes: int) -> nn.Module:
@@ -39,13 +34,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/split"))
     given = parser.parse_args()
     noise = {"kind": "noise", "std": 0.05}
-    config = load_config(FeatureConfig, given.preset, presets=DEFEND_PRESETS, sets=[
-        f"split.model={Path(__file__).resolve()}:build", "split.cut=stem",
-        f"defences=[{noise}]",
-        f"variants.with CEM.defences=[{noise}, {{'kind': 'cem', 'weight': 4, 'lr_scaled': false}}]"])
-    report = run_defend(config, given.out, given.out.exists())
-    print(f"report: {render_run(given.out)}")
-    Console().print(*summary(report), sep="\n")
+    found = lp.compare(
+        "feature", model=f"{Path(__file__).resolve()}:build", cut="stem", preset=given.preset, out=given.out,
+        resume=given.out.exists(), progress=True, cases={
+            "undefended": {}, "noise": {"defences": [noise]},
+            "noise and CEM": {"defences": [noise, {"kind": "cem", "weight": 4, "lr_scaled": False}]}})
+    found.show()
+    print(f"report: {found.path / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -137,14 +137,11 @@ CHANNELS = ("label", "template")
 # ---- the front door ----
 
 
-def test_importing_is_quick_and_without_torch() -> None:
-    code = ("import sys, time; began = time.process_time(); import latentprint; "
-            "print(time.process_time() - began, 'torch' in sys.modules, 'numpy' in sys.modules); "
+def test_importing_loads_nothing_heavy() -> None:
+    code = ("import sys, latentprint; print({'torch', 'numpy', 'pydantic', 'rich', 'yaml'} & set(sys.modules)); "
             "latentprint.UserError, latentprint.load_report; print('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
-    seconds, *loaded = first.split()
-    assert float(seconds) < 0.5 and loaded == ["False", "False"] and second == "False"
+    assert done.stdout == "set()\nFalse\n"
 
 
 def test_the_table_of_contents_is_complete() -> None:
@@ -208,12 +205,18 @@ def test_a_host_is_left_as_it_was(channel: str, request: pytest.FixtureRequest) 
 
 def test_audits_after_one_another_give_the_numbers_of_one_alone(label: Audited, template: Audited, assets: Path,
                                                                tmp_path: Path) -> None:
-    """Again after two others, with another random state, in place of the first thing that the process did."""
-    torch.manual_seed(99)
-    model = network(3)
+    """Again after two others, by a host that has set everything in PyTorch otherwise."""
+    model, private = network(3), photos()
     torch.manual_seed(7)
-    again = lp.audit("label", model=model, classes=["ann", "bob", "cid"], private=photos(), assets=assets,
-                     preset="tiny", preprocess={"mean": [0.5], "std": [0.5]}, out=tmp_path / "run", **LABEL)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            again = lp.audit("label", model=model, classes=["ann", "bob", "cid"], private=private, assets=assets,
+                             preset="tiny", preprocess={"mean": [0.5], "std": [0.5]}, out=tmp_path / "run", **LABEL)
+            assert torch.is_inference_mode_enabled() and torch.is_autocast_enabled("cpu")
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
     sections = [json.loads(json.dumps(report.section)) for report in (label.report, again)]
     for section in sections:
         for key in ("seconds", "stages"):

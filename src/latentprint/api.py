@@ -223,23 +223,33 @@ def _running_alone(call: str, progress: bool) -> Iterator[None]:
 
 @contextmanager
 def _state_kept() -> Iterator[None]:
-    """Random states, threads, gradient mode, default type and device are afterwards as before; warnings are logged."""
+    """PyTorch as it is when a process starts, and afterwards as the host had set it; warnings are logged."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 (the host's, not ours)
     threads, gradients, dtype = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = torch.cuda.current_device() if gpus else None
-    try:
-        with torch.random.fork_rng(devices=range(gpus)), torch.enable_grad(), warnings.catch_warnings():
-            warnings.showwarning = _log_warning
+    gpu = torch.cuda.current_device() if gpus else None
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=range(gpus)))
+        stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _log_warning
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+        try:
             yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)  # noqa: NPY002
-        torch.set_num_threads(threads)
-        torch.set_grad_enabled(gradients)
-        torch.set_default_dtype(dtype)
-        if device is not None:
-            torch.cuda.set_device(device)
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)  # noqa: NPY002
+            torch.set_num_threads(threads)
+            torch.set_grad_enabled(gradients)
+            torch.set_default_dtype(dtype)
+            if gpu is not None:
+                torch.cuda.set_device(gpu)
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

@@ -101,8 +101,10 @@ def find_callable(spec: str) -> Callable[..., Any]:
     """
     if spec.startswith(PREFIX):
         return find(spec.removeprefix(PREFIX))
+    found: Callable[..., Any]
     if spec.startswith(memory.PREFIX):
-        return recall(spec.removeprefix(memory.PREFIX))
+        found = recall(spec.removeprefix(memory.PREFIX))
+        return found
     source, _, name = spec.rpartition(":")
     if not source or not name:
         raise UserError(f"'{spec}' is none of FILE.py:NAME, PACKAGE.MODULE:NAME and plugin:NAME")

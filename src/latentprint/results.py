@@ -196,15 +196,18 @@ class Comparison(Mapping[str, Report]):
             for name, report in self.items()])
 
     def show(self) -> None:
-        """Show the cards of all cases in a notebook; elsewhere print the table."""
+        """Show the cards of all cases in a notebook; elsewhere print the table, or the one of the feature channel."""
         if not _in_notebook(self):
             from rich.console import Console
 
-            from latentprint.console import rows_table
+            from latentprint.console import rows_table, summary
 
-            rows = self.table()
-            listed = rows if isinstance(rows, list) else rows.to_dict("records")
-            Console().print(rows_table(str(self.path), listed))
+            first = next(iter(self.values()))
+            if first.section.get("variants"):
+                Console().print(*summary(first.data), sep="\n")
+            else:
+                rows = self.table()
+                Console().print(rows_table(str(self.path), rows if isinstance(rows, list) else rows.to_dict("records")))
 
     def _repr_html_(self) -> str:
         return "".join(Markup("<h3>{}</h3>").format(name) + report._repr_html_() for name, report in self.items())
