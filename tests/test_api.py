@@ -191,6 +191,17 @@ def test_cases_stand_side_by_side(feature: tuple[Host, lp.Comparison]) -> None:
     assert "with noise" in found._repr_html_()
 
 
+def test_classifiers_are_compared_image_by_image(assets: Path, tmp_path: Path) -> None:
+    settings = {**LABEL, "attack": {**LABEL["attack"], "access": "scores", "stages": []}}
+    found = lp.compare("label", cases={"narrow": {"model": network(3)}, "wide one": {"model": network(3, 16)}},
+                       private=photos(), assets=assets, preset="tiny", out=tmp_path / "run", **settings)
+    rows = found["narrow"].section["variants"]
+    assert [row["name"] for row in rows] == ["narrow", "wide one"] and rows[1]["leak_reduction"]["n"] == 3
+    assert found["wide one"].path == tmp_path / "run" / "variants" / "wide-one"
+    victims = [report.section["victim"]["architecture"] for report in found.values()]
+    assert len(set(victims)) == 2 and all(each.startswith("memory:Sequential-") for each in victims)
+
+
 # ---- manners ----
 
 

@@ -33,8 +33,6 @@ from latentprint.results import Comparison, Report, load_report
 __all__ = ["audit", "compare", "load_report"]
 
 ChannelName = Literal["label", "template", "feature"]
-
-
 CHANNELS: tuple[str, ...] = get_args(ChannelName)
 _running = threading.Lock()
 
@@ -125,8 +123,8 @@ def compare(
     Args:
         channel: see `audit`.
         cases: by name what each case has of its own, arguments and settings of `audit`, such as ``{"plain": {},
-            "noise": {"defences": [{"kind": "noise"}]}}``. In the feature channel each is compared with the first, image
-            by image.
+            "noise": {"defences": [{"kind": "noise"}]}}``. Each is compared with the first, in the label and
+            feature channels image by image.
         out: a folder with a run directory for each case, and ``comparison.html``; None: the next free one of
             ``runs/compare-CHANNEL-PRESET``.
         preset, config, resume, progress: see `audit`.
@@ -145,8 +143,8 @@ def compare(
         folders = {name: target / slug(name) for name in found}
         if len(set(folders.values())) < len(found):
             raise UserError(f"compare {channel}: cases: names must differ in letters or digits; got {', '.join(found)}")
-        if channel == "feature":
-            folders = _run_paired(found, target, resume, named)
+        if channel != "template":
+            folders = _run_paired(channel, found, target, resume, named)
         else:
             for name, folder in folders.items():
                 _run(channel, found[name], folder, resume and folder.exists(), named)
@@ -195,13 +193,13 @@ def _run(channel: str, config: Config, out: Path, resume: bool, named: Named, **
         render_run(out)
 
 
-def _run_paired(found: Mapping[str, Config], out: Path, resume: bool, named: Named) -> dict[str, Path]:
-    """The feature channel's comparison; the folder of each case."""
+def _run_paired(channel: str, found: Mapping[str, Config], out: Path, resume: bool, named: Named) -> dict[str, Path]:
+    """The first case with the others as its variants, compared image by image; the folder of each case."""
     (first, plain), *others = found.items()
     dump = plain.model_dump(mode="json")
     own = {name: {key: value for key, value in each.model_dump(mode="json").items() if value != dump[key]}
            for name, each in others}
-    _run("feature", changed(plain, {"variants": own}, "compare feature"), out, resume, named, own=first)
+    _run(channel, changed(plain, {"variants": own}, f"compare {channel}"), out, resume, named, own=first)
     return {first: out, **{name: out / "variants" / slug(name) for name in own}}
 
 

@@ -101,15 +101,14 @@ def find_callable(spec: str) -> Callable[..., Any]:
     """
     if spec.startswith(PREFIX):
         return find(spec.removeprefix(PREFIX))
-    found: Callable[..., Any]
     if spec.startswith(memory.PREFIX):
-        found = recall(spec.removeprefix(memory.PREFIX))
-        return found
+        held: Callable[..., Any] = recall(spec.removeprefix(memory.PREFIX))
+        return held
     source, _, name = spec.rpartition(":")
     if not source or not name:
         raise UserError(f"'{spec}' is none of FILE.py:NAME, PACKAGE.MODULE:NAME and plugin:NAME")
     namespace = _python_file(Path(source)) if source.endswith(".py") else _importable(source)
-    found = getattr(namespace, name, None)
+    found: Callable[..., Any] | None = getattr(namespace, name, None)
     if not callable(found):
         raise UserError(f"{source} has no callable '{name}'")
     return found

@@ -186,7 +186,7 @@ class Comparison(Mapping[str, Report]):
         return len(self._reports)
 
     def table(self) -> Any:
-        """A row a case: leak, accuracy, grade; in the feature channel also the differences from the first case."""
+        """A row a case: leak, accuracy, grade; in label and feature also the differences from the first case."""
         paired = {row.get("name"): row for row in sequence(next(iter(self.values())).section.get("variants"))}
         keys = ("leak_reduction", "accuracy_cost")
         return _frame([{"name": name, **_flat({
@@ -196,7 +196,7 @@ class Comparison(Mapping[str, Report]):
             for name, report in self.items()])
 
     def show(self) -> None:
-        """Show the cards of all cases in a notebook; elsewhere print the table, or the one of the feature channel."""
+        """Show the cards of all cases in a notebook; elsewhere print the table of all."""
         if not _in_notebook(self):
             from rich.console import Console
 
