@@ -322,3 +322,11 @@ def test_a_function_gives_scores_alone(function: Callable[[Tensor], np.ndarray],
     section = report.section
     assert section["victim"]["architecture"] == "memory:predict" and section["stages"] == []
     assert section["queries"]["backward"] == 0 and section["queries"]["forward"] > 0
+
+
+def test_a_function_gives_embeddings_without_gradients(assets: Path, tmp_path: Path) -> None:
+    model = network(16).eval()
+    report = lp.audit("template", model=lambda images: model(images).detach(), recogniser={"dim": 16},
+                      private=photos(4, 3), assets=assets, preset="tiny", out=tmp_path / "run", **TEMPLATE)
+    assert report.section["victim"]["architecture"] == "memory:<lambda>"
+    assert report.section["queries"]["backward"] == 0 and "surrogate" in report.section
