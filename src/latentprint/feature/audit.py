@@ -94,6 +94,8 @@ class FeatureAudit(Audit[FeatureConfig]):
         if not self.comes_trained:
             Epochs(len(train), config.training.batch, config.training.epochs, config.seed)  # refuses too few images
         self.victim, self.split = make_victim(config, train)
+        if self.comes_trained:
+            self.victim.freeze()  # a network in training mode answers by chance, and looks like a stochastic one
         self.metric = perceptual_metric(config.lpips, assets=config.assets)
         features = config.attack_settings.perceptual.features
         by_attributes = features == "attributes" or (features == "auto" and train.holes is not None)
