@@ -139,7 +139,7 @@ def test_a_group_from_a_file_of_its_own_is_named_by_the_file(write: Any) -> None
     group = read_given("warm_up", file, "steps: 3")
     with pytest.raises(UserError, match=r"'warm_up\.lr' should be less than or equal to 1, not 2") as caught:
         load_config(Settings, None, None, (), "label", PRESETS, [group])
-    assert f"(from --warm_up {file})" in str(caught.value)
+    assert f"(from --victim {file})" in str(caught.value)
     assert load_config(Settings, None, None, ["warm_up.lr=0.5"], "label", PRESETS, [group]).warm_up.lr == 0.5
     with pytest.raises(UserError, match="expected settings such as 'steps: 3', got \"text\""):
         read_given("warm_up", write("text"), "steps: 3")
