@@ -194,7 +194,7 @@ def test_remote_parts_of_a_page_are_found() -> None:
     assert not remote.search('<a href="https://x.org">x</a> <script src="assets/a.js"></script>')
 
 
-def derived(cls: type) -> set[type]:
+def derived(cls: type[Any]) -> set[type[Any]]:
     """Every class below ``cls``."""
     return {below for child in cls.__subclasses__() for below in (child, *derived(child))}
 

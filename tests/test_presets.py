@@ -16,8 +16,7 @@ CHANNELS = ("label", "template", "feature")
 JOBS: dict[str, Callable[[], cli.Job]] = {
     **{f"audit {name}": partial(cli._channel, name, "run_compared", "PRESETS") for name in CHANNELS},
     **{f"defend {name}": partial(cli._channel, name, "run_defend", "DEFEND_PRESETS") for name in CHANNELS},
-    **{f"pretrain {what}": partial(cli._pretrain, what)
-       for what in ("codec", "recogniser", "prior", "attributes", "guide")}}
+    **{f"pretrain {what}": partial(cli._pretrain, what) for what in ("codec", "recogniser", "prior", "attributes")}}
 
 
 @pytest.mark.parametrize("command", JOBS)

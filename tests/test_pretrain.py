@@ -19,12 +19,11 @@ from latentprint.data.base import grouped
 from latentprint.data.procedural import make_people
 from latentprint.diffusion.evaluate import swap_metrics
 from latentprint.errors import UserError
-from latentprint.imitation import Imitation
 from latentprint.metrics.image import psnr
 from latentprint.models.assets import PACKAGED, list_assets, load_asset, read_index, save_asset
 from latentprint.models.codec import Codec
 from latentprint.models.recognisers import FACE_CROP, RECOGNISERS, build_recogniser, embed
-from latentprint.pretrain import attributes, codec, common, guide, prior, recogniser
+from latentprint.pretrain import attributes, codec, common, prior, recogniser
 from latentprint.pretrain.prior import Pool, PriorConfig, identity_of, photos_of
 from latentprint.verification import calibrate_pairs
 
@@ -215,42 +214,3 @@ def test_swaps_are_measured_alike_in_whatever_order_photos_come() -> None:
     found = swap_metrics(swapper, judge, teacher, data)
     assert found["n"] == len(data) - sum(int(n) // 2 for n in data.counts()) and found["people"] == 6
     assert swap_metrics(swapper, judge, teacher, mixed) == found
-
-
-def test_a_guide_learns_the_teachers_space(tmp_path: Path) -> None:
-    sets = ["steps=24", "batch=6", "people=6", "save_every=24"]
-    config = load_config(guide.GuideConfig, "tiny", None, sets, "pretrain", guide.PRESETS)
-    result = guide.pretrain(config, tmp_path / "run")
-    made = load_asset("guide", tmp_path / "run" / "assets")
-    assert isinstance(made, Imitation) and made.dim == 512 and not made.training
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    near = [row["similarity"] for row in rows if "similarity" in row]
-    assert near[-1] > 0.3  # of the photos it learns from; without training they are about 0
-    unseen = common.unseen_people(config)
-    own, theirs = embed(made, unseen.images), embed(load_asset("teacher"), unseen.images)
-    assert result["metrics"]["similarity"] == pytest.approx(float((own * theirs).sum(1).mean()), abs=1e-3)
-    assert result["metrics"]["teacher_tar"] > 0.9 > result["metrics"]["tar"]
-
-
-def test_a_guide_judges_every_swap_and_the_teacher_as_many_as_it_may(tmp_path: Path) -> None:
-    assets = save_untrained(tmp_path / "assets")
-    torch.manual_seed(1)
-    save_asset(assets, "guide", Imitation(512), {"kind": "imitation", "architecture": "iresnet", "dim": 512})
-    sets = [f"assets={assets}", "guide=guide", "taught=1", "swap_share=0.75"]
-    config = load_config(PriorConfig, "tiny", None, sets, "pretrain", prior.PRESETS)
-    swapper, data = small_swapper(), make_people(range(4), 2)
-    teacher, own = (load_asset(name, assets) for name in ("teacher", "guide"))
-    pool, judged = prior.encode_pool(swapper, teacher, data), []
-    swapper.prior.requires_grad_(True)
-
-    def counted(name: str, network: torch.nn.Module) -> torch.nn.Module:
-        network.register_forward_hook(lambda _, given, __: judged.append((name, len(given[0]))))
-        return network
-
-    both = counted("teacher", teacher), counted("guide", own)
-    missed, _ = prior.swap_losses(swapper, both, pool, config, 0, torch.device("cpu"))
-    assert judged == [("guide", 3), ("teacher", 1)] and missed.requires_grad
-    none = config.model_copy(update={"taught": 0})
-    judged.clear()
-    alone, _ = prior.swap_losses(swapper, both, pool, none, 0, torch.device("cpu"))
-    assert judged == [("guide", 3)] and float(alone.detach()) != float(missed.detach())

@@ -258,8 +258,7 @@ for what, purpose in {
     "recogniser": "A face-recognition network: the teacher, or with `--preset judge` the judge.",
     "prior": "The face-swap diffusion prior.",
     "attributes": "The network of pose, expression and light; with `data`, of real faces.",
-    "guide": "A small imitation of the teacher, which makes training by its judgement many times cheaper.",
-    "faces": "A prior of real people: codec, attributes, guide and prior from your own public photos, beside published "
+    "faces": "A prior of real people: codec, attributes and prior from your own public photos, beside published "
              "recognisers (`latentprint convert faces`). Each stage shows the time left; `--resume` goes on where it "
              "stopped.",
 }.items():

@@ -8,8 +8,7 @@ it. A classifier's margin loss learns nothing in so few steps of thousands of pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -51,12 +50,12 @@ class Imitation(EmbeddingNetwork):
 
 def train_imitation(public: ImageSet, targets: Tensor, steps: int, run: RunDir, name: str, *, seed: int,
                     precision: Precision, device: torch.device, save_every: int, architecture: str = "iresnet",
-                    people: int = PEOPLE, mirrored: bool = False) -> Imitation:
+                    mirrored: bool = False) -> Imitation:
     """An imitation, or the one of the checkpoint ``name``; frozen.
 
     Args:
         public: photos. targets: ``(N, D)`` unit embeddings of them, on the device.
-        people: of a step, two photos of each. mirrored: half of the views are mirrored.
+        mirrored: half of the views are mirrored.
 
     Raises:
         RunFailed: training broke down.
@@ -68,7 +67,7 @@ def train_imitation(public: ImageSet, targets: Tensor, steps: int, run: RunDir, 
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         rng = step_generator(seed, name, step)
-        index = pairs.draw(people, rng)
+        index = pairs.draw(PEOPLE, rng)
         images = photo_views(public.floats(index).to(device), rng, mirrored)
         with autocast(device, precision):
             embedded = network.raw(images)
@@ -123,8 +122,3 @@ class Pairs:
         other = 1 + (share[1] * (counts - 1)).long()  # how much further the second one lies
         second = torch.where(counts > 1, (first + other) % counts, first)
         return self.photos[torch.cat([self.starts[who] + first, self.starts[who] + second])]
-
-
-def build(record: Mapping[str, Any]) -> Imitation:
-    """The network that an asset's record describes."""
-    return Imitation(record["dim"], record["architecture"])

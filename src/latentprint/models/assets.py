@@ -40,7 +40,6 @@ BUILDERS = {
     "stable": "latentprint.plugins.stable.prior:build",
     "kl-codec": "latentprint.plugins.stable.codec:build",
     "published-recogniser": "latentprint.plugins.arcface.build:build",
-    "imitation": "latentprint.imitation:build",
     "face-recogniser": "latentprint.plugins.faces.build:build",
     "face-landmarks": "latentprint.plugins.faces.build:build",
     "face-expression": "latentprint.plugins.faces.build:build",

@@ -1,4 +1,4 @@
-"""A prior of real faces in one command: codec, attribute network, guide and face-swap prior, learned one after another
+"""A prior of real faces in one command: codec, attribute network and face-swap prior, learned one after another
 from one's own public photos, beside published recognisers that others trained.
 
 The folder that comes out holds all that an audit needs: ``teacher``, in whose space identities are asked for;
@@ -38,7 +38,7 @@ from latentprint.models.assets import copy_asset, find_asset, load_asset, read_i
 from latentprint.models.attributes import in_batches
 from latentprint.models.recognisers import EmbeddingNetwork, embed
 from latentprint.plugins.faces.attributes import PARTS, composed
-from latentprint.pretrain import attributes, codec, guide, prior
+from latentprint.pretrain import attributes, codec, prior
 from latentprint.pretrain.attributes import AttributesConfig
 from latentprint.pretrain.codec import CodecConfig
 from latentprint.pretrain.common import (
@@ -49,19 +49,16 @@ from latentprint.pretrain.common import (
     refuse_install,
     unseen_people,
 )
-from latentprint.pretrain.guide import GuideConfig
 from latentprint.pretrain.prior import PriorConfig
 from latentprint.report.sheets import picture_table
 from latentprint.report.values import flatten
 
 STAGES: dict[str, Callable[[Any, Path, bool], dict[str, Any]]] = {
-    "codec": codec.pretrain, "attributes": attributes.pretrain, "guide": guide.pretrain, "prior": prior.pretrain}
+    "codec": codec.pretrain, "attributes": attributes.pretrain, "prior": prior.pretrain}
 #: Public photos whose mean embedding the teacher is centred on.
 CENTRED_ON = 2000
 #: Faces of a contact sheet, and the columns that it sorts them by.
 SHOWN, SHOWN_ATTRIBUTES = 12, ("yaw", "smile", "light_x")
-#: Photos among which the most alike are looked for.
-COMPARED = 240
 
 S = TypeVar("S", bound=PretrainConfig)
 Bytes = NDArray[np.uint8]
@@ -78,19 +75,17 @@ class FacesConfig(RunConfig):
     judge: str = Field("dlib", description="another one, which decides in audits; nothing is learned from it")
     codec: CodecConfig = Field(CodecConfig(), description="as of 'pretrain codec'")
     attributes: AttributesConfig = Field(AttributesConfig(), description="as of 'pretrain attributes'")
-    guide: GuideConfig = Field(GuideConfig(), description="as of 'pretrain guide'")
     prior: PriorConfig = Field(PriorConfig(), description="as of 'pretrain prior'")
 
 
 _FROM_PACKAGED = {"start": "packaged"}
 _CODEC = {"identity_weight": 0.02}
-# Swaps from the start: 750 steps without them brought the teacher's similarity to 0.10, 100 with them then to 0.17.
-_PRIOR = {"swap_from": 0.02, "mirrored": True, "own_share": 0.5, "jitter": 0.02, "swap_share": 0.25,
-          "identity_weight": 0.3, "attribute_weight": 0.3, "guide": "guide"}
-_TINY = {"steps": 4, "batch": 4, "save_every": 2}
+# Swaps from the start: docs/results/real.md.
+_PRIOR = {"swap_from": 0.02, "mirrored": True, "own_share": 0.5, "jitter": 0.02, "swap_share": 0.125,
+          "identity_weight": 0.3, "attribute_weight": 0.3}
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"photos": 2, "heldout": 3, "precision": "fp32",
-             **dict.fromkeys(STAGES, _TINY), "prior": {**_TINY, "guide": "guide"}},
+             **{stage: {"steps": 4, "batch": 4, "save_every": 2} for stage in STAGES}},
     "small": {
         "codec": {"steps": 600, "lr": 1e-3, **_CODEC, **_FROM_PACKAGED},
         "attributes": {"steps": 800, "most_photos": 2500},
@@ -99,7 +94,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "full": {
         "codec": {"steps": 20_000, "batch": 128, "channels": 8, "identity_photos": 32, **_CODEC},
         "attributes": {"steps": 10_000, "batch": 256},
-        "guide": {"steps": 20_000, "batch": 128},
         "prior": {"steps": 100_000, "batch": 256, "width": 128, "ema": 0.9995, **_PRIOR},
     },
 }
@@ -202,10 +196,6 @@ def _sheet(name: str, unseen: ImageSet, out: Path, device: torch.device) -> dict
             read = in_batches(lay_out(load_asset("attributes", out), device), unseen.images)
             return {f"{column}, least to most": _bytes(unseen.images[_spread(read[:, ATTRIBUTE_NAMES.index(column)])])
                     for column in SHOWN_ATTRIBUTES}
-        case "guide":
-            faces = unseen.take(torch.randperm(len(unseen), generator=torch.Generator().manual_seed(0))[:COMPARED])
-            return {**shown, **{f"nearest, {name}": _bytes(_nearest(name, photos, faces, out, device))
-                                for name in ("teacher", "guide")}}
         case _:
             tools = load_tools(out, device)
             Framer({"data": unseen.images}, out, device).frame(tools.teacher, "teacher", None, "teacher")
@@ -214,14 +204,6 @@ def _sheet(name: str, unseen: ImageSet, out: Path, device: torch.device) -> dict
             drawn = generate(tools.swapper, wanted, tools.swapper.scenes(onto), torch.arange(len(photos)))
             return {"person asked for": _bytes(photos.images), "painted over": _bytes(onto.images),
                     "swap": _bytes(drawn)}
-
-
-def _nearest(name: str, photos: ImageSet, faces: ImageSet, out: Path, device: torch.device) -> Tensor:
-    """For each of ``photos`` the one of ``faces``, which begin with them, that a recogniser finds most like it."""
-    network = lay_out(load_asset(name, out), device)
-    Framer({"data": faces.images}, out, device).frame(network, name, None, name)
-    likeness = embed(network, photos.images) @ embed(network, faces.images).T
-    return faces.images[likeness.fill_diagonal_(-1).argmax(1)]
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -63,10 +63,6 @@ class PriorConfig(PretrainConfig):
     first_person: int = Field(5_000_000, ge=0, description="identity seed of the first procedural person")
     assets: str | None = Field(None, description="folder with codec, teacher and attributes; None = packaged")
     teacher: str = Field("teacher", description="asset of the recogniser whose embeddings say who is to be painted")
-    guide: str | None = Field(None, description=(
-        "asset of an imitation of the teacher ('pretrain guide') that judges every swap, many times faster; the "
-        "teacher then judges 'taught' of them"))
-    taught: int = Field(1, ge=0, description="swaps of a step that the teacher judges beside a guide; 0: none")
     judge: str = Field("judge", description="asset of the recogniser that measures the result")
     base: Path | None = Field(None, description="folder with the prior to start from and its codec, such as "
                                                 "'latentprint convert diffusers' makes; null: the embedded network")
@@ -133,7 +129,6 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
         raise UserError(f"base: the codec in {config.base} is not one")
     if not isinstance(teacher, EmbeddingNetwork):
         raise UserError(f"teacher: the asset {config.teacher!r} is not a recogniser")
-    guide = lay_out(load_recogniser_asset(config.guide, folder, "guide"), device) if config.guide else None
     judge = lay_out(load_recogniser_asset(config.judge, folder, "judge"), device)
     torch.manual_seed(config.seed)
     prior, record = begun(config, teacher.dim, getattr(codec, "channels", LATENT_CHANNELS))
@@ -152,7 +147,7 @@ def pretrain(config: PriorConfig, out: Path, resume: bool = False) -> dict[str, 
         with autocast(device, config.precision):
             loss, values = prior_loss(swapper, pool, config, step, device)
             if step >= config.swap_from * config.steps:
-                identity, attribute = swap_losses(swapper, (teacher, guide), pool, config, step, device)
+                identity, attribute = swap_losses(swapper, teacher, pool, config, step, device)
                 loss = loss + config.identity_weight * identity + config.attribute_weight * attribute
                 values = {**values, "identity": identity.detach(), "attribute": attribute.detach()}
         return loss, values
@@ -301,11 +296,9 @@ def prior_loss(swapper: Swapper, pool: Pool, config: PriorConfig, step: int,
     return swapper.denoise(scene, tokens, timestep, noise)[0].mean(), {}
 
 
-def swap_losses(swapper: Swapper, recognisers: tuple[nn.Module, nn.Module | None], pool: Pool, config: PriorConfig,
-                step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def swap_losses(swapper: Swapper, teacher: nn.Module, pool: Pool, config: PriorConfig, step: int,
+                device: torch.device) -> tuple[Tensor, Tensor]:
     """Of swaps onto somebody else's photo: 1 - cos to the embedding asked for, squared error of the attributes.
-
-    ``recognisers``: teacher, and guide if there is one; the two weigh alike.
 
     The sampler's estimate after a random number of its steps is judged; the gradient goes through the last of them.
     """
@@ -321,11 +314,4 @@ def swap_losses(swapper: Swapper, recognisers: tuple[nn.Module, nn.Module | None
     picture = swapper.ddim(wanted, scene, seeds, config.swap_steps, gradient_steps=1, until=until)
     kept = attribute_mse(swapper.attributes(picture).float(), scene.attributes, GROUP_COLUMNS)
     shown = jittered(picture, config.jitter, rng) if config.jitter else picture
-    teacher, guide = recognisers
-    if guide is None:
-        return identity_cosine(teacher(shown), wanted).mean(), kept.mean()
-    missed = identity_cosine(guide(shown), wanted).mean()
-    if config.taught:
-        taught = slice(config.taught)
-        missed = (missed + identity_cosine(teacher(shown[taught]), wanted[taught]).mean()) / 2
-    return missed, kept.mean()
+    return identity_cosine(teacher(shown), wanted).mean(), kept.mean()
