@@ -78,6 +78,12 @@ def test_guides_weigh_alike_whatever_number_of_images_they_judge() -> None:
     assert found.tolist() == [4.0, 0.0, 0.0, 0.0]  # one of four images, weighing four times: the mean is the same
 
 
+@pytest.mark.parametrize("access", ["transfer", "scores"])
+def test_imitations_need_the_white_box(access: str) -> None:
+    with pytest.raises(ValueError, match=f"access '{access}' does not give; set attack.imitations=0"):
+        AttackConfig.model_validate({"imitations": 1, "access": access})
+
+
 def test_views_are_moved_and_degraded_as_far_as_said() -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     rng = torch.Generator().manual_seed(1)

@@ -67,8 +67,8 @@ def test_a_template_passes_for_itself_and_strangers_do_not(scheme: Scheme) -> No
 def test_the_truth_surprises_least(scheme: Scheme) -> None:
     people, keys = templates(12), torch.arange(12)
     stored = scheme.stored(people, keys)
-    truth = scheme.surprise(people, stored, keys)
-    assert bool((truth < scheme.surprise(templates(12, seed=9), stored, keys)).all())
+    truth = scheme.negative_log_likelihood(people, stored, keys)
+    assert bool((truth < scheme.negative_log_likelihood(templates(12, seed=9), stored, keys)).all())
 
 
 def test_keys_matter_where_a_scheme_has_them(scheme: Scheme) -> None:

@@ -171,7 +171,7 @@ class TemplateAudit(Audit[TemplateConfig]):
         if settings.access == "white-box" and told is not None:
             targets = centred(told, center_of(told))
             imitations = [train_surrogate(public, targets, *training, f"imitation-{i}", architecture,
-                                          mirrored=settings.degraded > 0)
+                                          mirrored=True)
                           for i, architecture in enumerate(islice(cycle(RECOGNISERS), settings.imitations), 1)]
         faces = load_tools(config.assets, self.device, config.teacher) if "prior" in settings.generators else None
         if faces is not None:

@@ -2,8 +2,8 @@
 
 All similarities are cosines: of bits as -1 and 1 the cosine is ``1 - 2 Hamming distance / bits``.
 
-An adversary who knows scheme and key asks which templates could have given what is stored. Each scheme answers by
-`surprise`, a negative log-likelihood in nats; `latentprint.template.recovery` looks for the likeliest template.
+An adversary who knows scheme and key asks which templates could have given what is stored. Each scheme
+answers by `negative_log_likelihood`, in nats; `latentprint.template.recovery` looks for the likeliest template.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Scheme(ABC):
         """What of a template is compared with what is stored, ``(N, D')``; differentiable almost everywhere."""
 
     @abstractmethod
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         """``-log p(stored | template)`` in nats up to a constant, ``(N,)``; differentiable."""
 
     def stored(self, templates: Tensor, keys: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Plain(Scheme):
     def probe(self, templates: Tensor, keys: Tensor) -> Tensor:
         return templates
 
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         return _gaussian(templates - stored, SLACK / math.sqrt(self.dim))
 
 
@@ -85,7 +85,7 @@ class Noisy(Scheme):
         seeds = torch.tensor([derive(self.seed, "template-noise", key) for key in keys.tolist()])
         return templates + self.std * seeded_noise(seeds, (self.dim,)).to(templates)
 
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         return _gaussian(templates - stored, self.std)
 
 
@@ -104,7 +104,7 @@ class Quantised(Scheme):
         inside = templates.clamp(-self.reach, self.reach * (1 - 1e-6))
         return ((inside / self.cell).floor() + 0.5) * self.cell
 
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         if self.bits == 1:
             return _bits(templates * math.sqrt(self.dim), stored)
         return _gaussian(templates - stored, self.cell / math.sqrt(12))
@@ -121,7 +121,7 @@ class Partial(Scheme):
     def probe(self, templates: Tensor, keys: Tensor) -> Tensor:
         return templates[:, self.index.to(templates.device)]
 
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         return _gaussian(self.probe(templates, keys) - stored, SLACK / math.sqrt(self.dim))
 
 
@@ -163,7 +163,7 @@ class Projected(Linear):
     def probe(self, templates: Tensor, keys: Tensor) -> Tensor:
         return self.applied(templates, keys, "projection")[:, : self.kept]
 
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         return _gaussian(self.probe(templates, keys) - stored, SLACK / math.sqrt(self.dim))
 
 
@@ -194,7 +194,7 @@ class PolyProtect(Scheme):
         chosen = powers.gather(3, (exponents - 1)[:, None, :, None].expand(-1, runs.shape[1], -1, 1))[..., 0]
         return (coefficients * chosen).sum(2)
 
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         typical = stored.square().mean(1, keepdim=True).sqrt()
         return _gaussian((self.probe(templates, keys) - stored) / typical, SLACK)
 
@@ -219,7 +219,7 @@ class MLPHash(Linear):
     def probe(self, templates: Tensor, keys: Tensor) -> Tensor:
         return _signs(self._answer(templates, keys))
 
-    def surprise(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
+    def negative_log_likelihood(self, templates: Tensor, stored: Tensor, keys: Tensor) -> Tensor:
         answer = self._answer(templates, keys)
         return _bits(answer / answer.detach().square().mean(1, keepdim=True).sqrt(), stored)
 

@@ -145,14 +145,21 @@ class AttackConfig(Config):
     views: float = Field(1.0, ge=0, le=5, description="how far pictures are moved at random before the recogniser sees "
                                                       "them in training; 0: as they are")
     degraded: float = Field(0.0, ge=0, le=0.2, description=(
-        "views are also shown at 3/4 to all of their resolution and with noise of this standard deviation, and those "
-        "that imitations learn from mirrored; 0: not"))
+        "standard deviation of noise on these views, whose resolution is then also lowered to at least 3/4 at random; "
+        "0: neither"))
     refine_steps: int = Field(0, ge=0, description="gradient steps on the generator's input for each stored template")
     refine_lr: float = Field(0.02, gt=0, description="learning rate of these (Adam)")
     recovery_steps: int = Field(300, ge=1, description="steps from a protected template to the likeliest one")
     budget: int = Field(500, ge=1, description="scores: images that may be submitted for each person")
     probes: float = Field(0.8, gt=0, le=1, description="scores: share of the budget for public photos; the rest goes "
                                                        "to drawn faces")
+
+    @model_validator(mode="after")
+    def _imitations_see_embeddings(self) -> Self:
+        if self.imitations and self.access != "white-box":
+            raise ValueError(f"imitations judge beside the attacked recogniser, which access '{self.access}' does not "
+                             "give; set attack.imitations=0, or attack.access=white-box")
+        return self
 
 
 class PairsConfig(Config):

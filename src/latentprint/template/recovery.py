@@ -56,7 +56,7 @@ def recover(scheme: Scheme, stored: Tensor, keys: Tensor, prior: TemplatePrior, 
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps, lr / 100)
     for step in range(steps):
         heat = HOT ** max(0.0, 1 - 2 * step / steps)
-        loss = (scheme.surprise(prior.template(w), stored, keys) / heat + w.square().sum(1) / 2).sum()
+        loss = (scheme.negative_log_likelihood(prior.template(w), stored, keys) / heat + w.square().sum(1) / 2).sum()
         (w.grad,) = torch.autograd.grad(loss, w)
         adam.step()
         decay.step()

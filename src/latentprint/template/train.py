@@ -20,6 +20,7 @@ from latentprint.engine.device import Precision, autocast
 from latentprint.engine.loop import Loop, warm_cosine
 from latentprint.engine.run import RunDir
 from latentprint.engine.seeds import step_generator
+from latentprint.imitation import LIGHT, SHIFT, TURN
 from latentprint.losses.identity import align, info_nce
 from latentprint.metrics.perceptual import PerceptualMetric
 from latentprint.models.recognisers import centred
@@ -29,8 +30,6 @@ from latentprint.template.negatives import Drawn, Negatives
 from latentprint.template.presets import AttackConfig, LossConfig
 from latentprint.victim import QueryCounter
 
-#: Of ``views`` 1: radians, share of the picture, and factor of light by which a picture is moved at most.
-TURN, SHIFT, LIGHT = 0.08, 0.04, 0.1
 LOGGED = 10
 
 
@@ -196,7 +195,8 @@ def viewed(images: Tensor, amount: float, degraded: float, rng: torch.Generator)
     one frequency.
 
     Args:
-        amount: of movement, see `TURN`. degraded: standard deviation of noise on images of lower resolution; 0: none.
+        amount: of movement; 1: by at most `TURN`, `SHIFT` and `LIGHT`.
+        degraded: standard deviation of noise on images of lower resolution; 0: none.
     """
     if amount:
         images = warped(images, rng, TURN * amount, SHIFT * amount, light=LIGHT * amount)
